@@ -1,0 +1,336 @@
+// Package store states the contract between the gateway and its durable
+// memory: messages and their content, deliveries with leases and fencing
+// tokens, transfers from peers with what was accepted, and what is known of
+// peers. store/sqlite and store/postgres fulfil it; store/storetest shows it.
+//
+// Every method is safe for concurrent use and honours its context. Unless a
+// method says otherwise, what it did is durable when it returns nil: it
+// survives a kill of the process and a loss of power. An error means that
+// nothing was done, or, when the answer of the database was lost, that it may
+// have been done whole, never half.
+//
+// Times are the store's: the database's clock with Postgres, the one process's
+// clock with SQLite. Callers pass durations, never instants, for what is due.
+package store
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"mailxmppd/mail"
+)
+
+var (
+	// ErrLeaseLost is the only answer to a stale fencing token: the lease ran
+	// out and another claim took the deliveries over, or an operator settled
+	// them. Nothing was changed.
+	ErrLeaseLost = errors.New("lease lost")
+	// ErrNotFound means that there is no such message, delivery or transfer.
+	ErrNotFound = errors.New("not found")
+	// ErrConflict means that a transfer id is in use for other content.
+	ErrConflict = errors.New("transfer id is in use for other content")
+	// ErrFull means that the disk or the database has no room left.
+	ErrFull = errors.New("store is full")
+	// ErrNewer means that the store's schema is newer than this program.
+	ErrNewer = errors.New("store was written by a newer version of this program")
+)
+
+// PieceSize is how content is cut in the store: every piece but the last has
+// this many octets, but for content that came in the chunks of a transfer, which
+// is cut as they were and never into longer pieces.
+const PieceSize = 512 << 10
+
+// Store is the whole contract. The gateway's parts declare what they use of it.
+type Store interface {
+	// PutMessage makes a message and its deliveries durable in one
+	// transaction; content longer than a piece is written before it, in
+	// pieces that nothing refers to until then. Idempotence key: m.ID.
+	// Deliveries that are due now and whose recipient's domain is in
+	// m.Lease.Domains come back leased, their first attempt already begun.
+	PutMessage(ctx context.Context, m NewMessage) ([]Lease, error)
+
+	// OpenContent reads a message's content in pieces. ErrNotFound once the
+	// last delivery has been settled. The reader need not see a removal that
+	// happens meanwhile, but then fails instead of ending early.
+	OpenContent(ctx context.Context, id mail.ID) (io.ReadCloser, error)
+
+	// Claim leases up to n groups of due deliveries for the given time, the
+	// longest due first, leaving out those to busy domains. A group is all due
+	// deliveries of one message to one domain. Two claims never return the
+	// same delivery under the same token. Durable. A lease that has run out is
+	// due like anything else, and so is, once the store is opened again, that
+	// of a process that ended: at once, but after its second attempt in a row
+	// that was begun and never settled with a back-off of 4 s that doubles to
+	// 5 min. Such an attempt counts as ended in doubt.
+	Claim(ctx context.Context, n int, lease time.Duration, busy []string) ([]Lease, error)
+
+	// NextDue tells how long until a delivery becomes claimable: 0 for now,
+	// ok false when nothing is waiting.
+	NextDue(ctx context.Context) (wait time.Duration, ok bool, err error)
+
+	// BeginAttempt records, before anything is dialled, that an attempt
+	// starts: it raises Attempt by one, so that a crash loop is counted.
+	// Fencing token: l. Returns the lease with the raised counts.
+	BeginAttempt(ctx context.Context, l Lease) (Lease, error)
+
+	// Renew prolongs leases. Those that are lost are returned.
+	Renew(ctx context.Context, leases []Lease, lease time.Duration) (lost []Lease, err error)
+
+	// Settle ends a lease in one transaction: every delivery of the lease gets
+	// its result, the DSNs (nil: none) are queued, and the content goes when
+	// no delivery of the message is open any more. Fencing token: s.Lease;
+	// with ErrLeaseLost nothing happened, DSNs included.
+	Settle(ctx context.Context, s Settlement) error
+
+	// Release makes the waiting deliveries to a domain due now (all domains
+	// for ""), leased ones excepted, and says how many. Not durable before the
+	// next durable write.
+	Release(ctx context.Context, domain string) (int, error)
+
+	// Wake receives, without blocking the sender, when deliveries may have
+	// become due by the doing of this or another node.
+	Wake() <-chan struct{}
+
+	Transfers
+	Peers
+	Queue
+
+	// Maintain removes what has outlived its retention: acceptances, open
+	// transfers, traces of finished messages, content that nothing refers to.
+	// At most one bounded batch of each a call; more reports that some is left.
+	Maintain(ctx context.Context, r Retention) (more bool, err error)
+
+	// Close ends the work in hand and closes the store.
+	Close() error
+}
+
+// Transfers remembers what peers sent, per bound domain and transfer id.
+type Transfers interface {
+	// Lookup tells what is known of a transfer: which of its recipients were
+	// accepted under which id, and how far an open one got.
+	Lookup(ctx context.Context, k TransferKey) (Transfer, error)
+
+	// TransferBegin opens a transfer for content that comes in chunks, or
+	// finds the open one with the same hash and size, and says from which
+	// offset to go on. ErrConflict when the key is in use for other content.
+	// Not durable before the next durable write.
+	TransferBegin(ctx context.Context, k TransferKey, h ContentHash) (Transfer, error)
+
+	// Append adds octets at an offset, which must be where the transfer
+	// stands: otherwise nothing is done, and the returned offset says where it
+	// stands. Not durable before Accept.
+	Append(ctx context.Context, k TransferKey, offset int64, p []byte) (next int64, err error)
+
+	// OpenTransfer reads back what an open transfer holds.
+	OpenTransfer(ctx context.Context, k TransferKey) (io.ReadCloser, error)
+
+	// Accept makes a peer's message durable and remembers its acceptance, in
+	// one transaction: for each recipient that was not accepted before, a
+	// delivery of m (leased as in PutMessage) and the acceptance. Recipients
+	// accepted before are answered from memory and get no second delivery.
+	// m.Content nil takes the content of the open transfer, which Accept ends.
+	// Idempotence key: k with the recipient. ErrConflict as in TransferBegin.
+	// accepted has, per recipient of m's envelope, the id under which it was
+	// accepted, now or before; m itself is stored only if a recipient is new.
+	Accept(ctx context.Context, k TransferKey, h ContentHash, m NewMessage) (accepted []mail.ID, leases []Lease, err error)
+
+	// TransferAbort forgets an open transfer and its content. Acceptances stay.
+	TransferAbort(ctx context.Context, k TransferKey) error
+}
+
+// Peers remembers what was learned of other domains.
+type Peers interface {
+	// Peer returns what is stored for a domain; ErrNotFound if nothing is.
+	Peer(ctx context.Context, domain string) (Peer, error)
+	// PutPeer replaces what is stored for p.Domain.
+	PutPeer(ctx context.Context, p Peer) error
+}
+
+// Queue is what the operator's verbs need.
+type Queue interface {
+	// List returns deliveries, the newest message first.
+	List(ctx context.Context, f Filter) ([]Entry, error)
+	// Show returns a message with all its deliveries and their attempts.
+	Show(ctx context.Context, id mail.ID) (Record, error)
+	// Retry makes waiting deliveries due now and says how many: those of a
+	// message, one of them if n >= 0.
+	Retry(ctx context.Context, id mail.ID, n int) (int, error)
+	// Drop ends open deliveries without a DSN and says how many; a running
+	// attempt loses its lease.
+	Drop(ctx context.Context, id mail.ID, n int) (int, error)
+}
+
+// NewMessage is a message to store.
+type NewMessage struct {
+	mail.Message
+	Transfer string        // mail.TransferID
+	Lifetime time.Duration // until its deliveries expire
+	First    []First       // per recipient how its delivery starts; nil: all due now
+	Lease    Own           // deliveries to start with a lease
+}
+
+// First is how a delivery starts when it is not simply due now. With a failure
+// in Outcome it starts Deferred, that attempt counted and recorded.
+type First struct {
+	Delay   time.Duration // until it is due
+	InDoubt bool          // an attempt before the spooling ended in doubt
+	Done    bool          // settled already (e.g. accepted by cut-through): kept for the trace only
+	Outcome mail.Outcome  // of that attempt, shown as attempt 0 unless it is zero
+}
+
+// Own asks for leases together with storing.
+type Own struct {
+	Domains []string      // recipient domains to lease
+	For     time.Duration // how long
+}
+
+// Lease is the right to try the deliveries of one message to one domain, until
+// it runs out. Token fences: each claim of a delivery raises it.
+type Lease struct {
+	ID         mail.ID
+	Transfer   string
+	Envelope   mail.Envelope // all recipients of the message, by number
+	Facts      mail.Facts
+	Trace      []byte
+	Origin     mail.Origin
+	Domain     string
+	Deliveries []Delivery
+	Age        time.Duration // since the message was stored
+}
+
+// Delivery is one recipient's life, the part that a lease carries.
+type Delivery struct {
+	N        int   // of the recipient in the envelope; the delivery is "<ID>.<N>"
+	Token    int64 // fencing token of this lease
+	Attempt  int   // attempts begun so far, the current one included once begun
+	InDoubt  bool  // an earlier attempt ended in doubt
+	Delayed  bool  // a delay DSN has been sent
+	Expired  bool  // its lifetime is over: this is its last attempt's settlement, no dialling
+	Left     time.Duration
+	LastText string // words of the last failure, for DSNs
+}
+
+// State is where a delivery stands.
+type State string
+
+const (
+	Due       State = "due"      // waits for its first attempt
+	Deferred  State = "deferred" // waits for another attempt
+	Leased    State = "leased"   // an attempt may be running
+	Delivered State = "delivered"
+	Bounced   State = "bounced"
+	ExpiredSt State = "expired"
+	Dropped   State = "dropped"
+)
+
+// Open reports whether a delivery in this state still has to be settled.
+func (s State) Open() bool { return s == Due || s == Deferred || s == Leased }
+
+// Settlement is the end of one attempt.
+type Settlement struct {
+	Lease   Lease
+	Results []Result // one for each of Lease.Deliveries, in their order
+	DSNs    []NewMessage
+}
+
+// Result is what a delivery becomes.
+type Result struct {
+	State   State         // Deferred, Delivered, Bounced or ExpiredSt
+	Delay   time.Duration // Deferred: until the next attempt
+	InDoubt bool          // Deferred: keep in mind that the attempt ended in doubt
+	Delayed bool          // a delay DSN goes out with this settlement
+	Outcome mail.Outcome  // recorded with the attempt
+}
+
+// TransferKey names a transfer from a peer: ids are the sender's to choose and
+// mean nothing outside the domain that its stream has proven.
+type TransferKey struct {
+	Domain string // bound domain, A-labels
+	Local  string // our domain that it was sent to
+	ID     string
+}
+
+// ContentHash is what a sender promises about its content.
+type ContentHash struct {
+	Size   int64
+	SHA256 [32]byte
+}
+
+// Transfer is what is known of a transfer. The zero value: nothing.
+type Transfer struct {
+	Known    bool
+	Hash     ContentHash
+	Open     bool                     // chunks may be appended at Next
+	Next     int64                    // octets held of an open one
+	Accepted map[mail.Address]mail.ID // recipients accepted, with the id given to the sender
+}
+
+// Peer is what was learned of another domain.
+type Peer struct {
+	Domain string
+	Facts  []byte        // JSON of the package that learned it
+	Seen   time.Time     // the store's time of the last PutPeer, set by the store
+	Age    time.Duration // since Seen, set by the store
+}
+
+// Filter narrows List.
+type Filter struct {
+	Domain string // of the recipient, "" for all
+	Closed bool   // finished deliveries too
+	Limit  int    // at most so many; 0 means 1,000
+}
+
+// Entry is a delivery as the operator sees it.
+type Entry struct {
+	ID       mail.ID       `json:"id"`
+	N        int           `json:"n"`
+	State    State         `json:"state"`
+	Sender   string        `json:"from"`
+	Rcpt     string        `json:"rcpt"`
+	Domain   string        `json:"domain"`
+	Size     int64         `json:"size"`
+	Attempts int           `json:"attempts"`
+	Age      time.Duration `json:"-"`
+	AgeSecs  int64         `json:"age_s"`
+	DueSecs  int64         `json:"due_in_s"` // until it may be tried; negative: overdue; 0 when closed
+	InDoubt  bool          `json:"in_doubt,omitempty"`
+	Last     string        `json:"last,omitempty"` // words of the last outcome
+}
+
+// Record is a message as the operator sees it.
+type Record struct {
+	ID         mail.ID       `json:"id"`
+	Transfer   string        `json:"tid"`
+	Envelope   mail.Envelope `json:"envelope"`
+	Size       int64         `json:"size"`
+	SHA256     string        `json:"sha256"` // hexadecimal
+	Origin     mail.Origin   `json:"origin"`
+	Trace      string        `json:"trace"`
+	Deliveries []Entry       `json:"deliveries"`
+	Attempts   []Try         `json:"attempts"`
+}
+
+// Try is one recorded attempt. An attempt without an end was cut short by a
+// crash, or is running.
+type Try struct {
+	N        int       `json:"n"`
+	Number   int       `json:"attempt"`
+	Began    time.Time `json:"began"`
+	Ended    time.Time `json:"ended,omitzero"`
+	Result   State     `json:"result,omitempty"`
+	Status   string    `json:"status,omitempty"` // enhanced status of a failure
+	Text     string    `json:"text,omitempty"`
+	Remote   string    `json:"remote,omitempty"`
+	RemoteID string    `json:"remote_id,omitempty"`
+	Proof    string    `json:"proof,omitempty"`
+	TLS      string    `json:"tls,omitempty"`
+}
+
+// Retention says how long finished things are kept.
+type Retention struct {
+	Acceptances time.Duration // at least 7 days (xep-draft section 5.6)
+	Transfers   time.Duration // open transfers without progress
+	Traces      time.Duration // finished messages
+}

@@ -1,0 +1,140 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"syscall"
+	"time"
+
+	"mailxmppd/mail"
+	"mailxmppd/store"
+)
+
+// maxAnswer bounds what a client reads of an answer, in octets.
+const maxAnswer = 64 << 20
+
+// ErrNotRunning means that nobody listens on the socket.
+var ErrNotRunning = errors.New("no gateway is running here")
+
+// Client works on the queue of a running gateway. It is safe for concurrent
+// use. Errors: ErrNotRunning, store.ErrNotFound, or the gateway's own words.
+type Client struct{ http http.Client }
+
+// NewClient makes a client for the socket at path; it connects when used.
+func NewClient(path string) *Client {
+	dialer := net.Dialer{Timeout: 5 * time.Second}
+	return &Client{http: http.Client{
+		Timeout: 2 * requestTimeout,
+		Transport: &http.Transport{
+			DisableKeepAlives:     true,
+			ResponseHeaderTimeout: requestTimeout + 5*time.Second,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return dialer.DialContext(ctx, "unix", path)
+			},
+		},
+	}}
+}
+
+// Health asks how the gateway is.
+func (c *Client) Health(ctx context.Context) (h Health, err error) {
+	err = c.do(ctx, http.MethodGet, "/health", nil, &h)
+	return h, err
+}
+
+// List is store.Queue's.
+func (c *Client) List(ctx context.Context, f store.Filter) (entries []store.Entry, err error) {
+	q := url.Values{"all": {strconv.FormatBool(f.Closed)}}
+	if f.Domain != "" {
+		q.Set("domain", f.Domain)
+	}
+	if f.Limit > 0 {
+		q.Set("limit", strconv.Itoa(f.Limit))
+	}
+	err = c.do(ctx, http.MethodGet, "/queue", q, &entries)
+	for i := range entries {
+		entries[i].Age = time.Duration(entries[i].AgeSecs) * time.Second
+	}
+	return entries, err
+}
+
+// Show is store.Queue's.
+func (c *Client) Show(ctx context.Context, id mail.ID) (r store.Record, err error) {
+	err = c.do(ctx, http.MethodGet, "/queue/"+string(id), nil, &r)
+	return r, err
+}
+
+// Retry is store.Queue's.
+func (c *Client) Retry(ctx context.Context, id mail.ID, n int) (int, error) {
+	return c.count(ctx, "/queue/"+string(id)+"/retry", number(n))
+}
+
+// Drop is store.Queue's.
+func (c *Client) Drop(ctx context.Context, id mail.ID, n int) (int, error) {
+	return c.count(ctx, "/queue/"+string(id)+"/drop", number(n))
+}
+
+// Release is Store's.
+func (c *Client) Release(ctx context.Context, domain string) (int, error) {
+	return c.count(ctx, "/release", url.Values{"domain": {domain}})
+}
+
+func number(n int) url.Values {
+	if n < 0 {
+		return nil
+	}
+	return url.Values{"n": {strconv.Itoa(n)}}
+}
+
+func (c *Client) count(ctx context.Context, path string, q url.Values) (int, error) {
+	var n Count
+	err := c.do(ctx, http.MethodPost, path, q, &n)
+	return n.Deliveries, err
+}
+
+// do sends one request and reads its answer into v.
+func (c *Client) do(ctx context.Context, method, path string, q url.Values, v any) error {
+	u := url.URL{Scheme: "http", Host: "gateway", Path: path, RawQuery: q.Encode()}
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
+	if err != nil {
+		return fmt.Errorf("admin socket: %w", err)
+	}
+	resp, err := c.http.Do(req)
+	switch {
+	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED):
+		return ErrNotRunning
+	case err != nil:
+		return fmt.Errorf("admin socket: %w", err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	switch {
+	case err != nil:
+		return fmt.Errorf("admin socket: %w", err)
+	case len(body) > maxAnswer:
+		return fmt.Errorf("admin socket: answer longer than %d octets", maxAnswer)
+	case resp.StatusCode == http.StatusNotFound:
+		return store.ErrNotFound
+	}
+	if resp.StatusCode != http.StatusOK {
+		var f Fault
+		if json.Unmarshal(body, &f) != nil || f.Error == "" {
+			// An unhealthy gateway answers with its Health, which says so.
+			if json.Unmarshal(body, v) == nil {
+				return nil
+			}
+			f.Error = resp.Status
+		}
+		return fmt.Errorf("gateway: %s", mail.Sanitise(f.Error))
+	}
+	if err := json.Unmarshal(body, v); err != nil {
+		return fmt.Errorf("admin socket: %w", err)
+	}
+	return nil
+}

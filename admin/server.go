@@ -1,0 +1,263 @@
+// Package admin is the operator's door into a running gateway: HTTP over a
+// Unix socket that only the gateway's own user can open.
+//
+//	GET  /health                  is the gateway up and its store answering
+//	GET  /queue?domain=&all=&limit=   deliveries
+//	GET  /queue/{id}              one message with its deliveries and attempts
+//	POST /queue/{id}/retry?n=     try again now, n for one delivery of it
+//	POST /queue/{id}/drop?n=      end without a DSN
+//	POST /release?domain=         make what waits for a domain due now
+//
+// Answers are JSON: store.Entry, store.Record, Count, Health, or Fault with a
+// status of 400 and above. Whoever can open the socket may do everything; the
+// file's mode is the whole access control. Requests carry no body, and every
+// request, answer and wait is bounded.
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"time"
+
+	"mailxmppd/mail"
+	"mailxmppd/store"
+)
+
+// Bounds of a request.
+const (
+	requestTimeout = 30 * time.Second
+	maxHeader      = 16 << 10
+	maxList        = 10_000
+	maxClients     = 32
+)
+
+// Store is what the verbs work on. Client fulfils it too, so that a verb does
+// the same through the socket and on the store itself.
+type Store interface {
+	store.Queue
+	// Release makes the waiting deliveries to a domain due now, all for "".
+	Release(ctx context.Context, domain string) (int, error)
+}
+
+// Health is the answer to GET /health.
+type Health struct {
+	Status string `json:"status"` // "ok", or "store" when the store does not answer
+	PID    int    `json:"pid"`
+	Uptime int64  `json:"uptime_s"`
+}
+
+// Count is the answer to retry, drop and release.
+type Count struct {
+	Deliveries int `json:"deliveries"`
+}
+
+// Fault is the answer to a request that failed.
+type Fault struct {
+	Error string `json:"error"`
+}
+
+// Server answers requests. Make it with New.
+type Server struct {
+	store    Store
+	log      *slog.Logger
+	onChange func()
+	began    time.Time
+	slots    chan struct{}
+	http     http.Server
+}
+
+// New makes a server over a store. onChange is called, on the request's
+// goroutine, after deliveries were made due.
+func New(st Store, log *slog.Logger, onChange func()) *Server {
+	s := &Server{store: st, log: log, onChange: onChange, began: time.Now(), slots: make(chan struct{}, maxClients)}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /health", s.health)
+	mux.HandleFunc("GET /queue", s.answer(s.list))
+	mux.HandleFunc("GET /queue/{id}", s.answer(s.show))
+	mux.HandleFunc("POST /queue/{id}/retry", s.answer(s.retry))
+	mux.HandleFunc("POST /queue/{id}/drop", s.answer(s.drop))
+	mux.HandleFunc("POST /release", s.answer(s.release))
+	s.http = http.Server{
+		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.bounded(mux, w, r) }),
+		ReadHeaderTimeout: requestTimeout,
+		ReadTimeout:       requestTimeout,
+		WriteTimeout:      2 * requestTimeout,
+		IdleTimeout:       requestTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	return s
+}
+
+// Serve answers on ln until Shutdown.
+func (s *Server) Serve(ln net.Listener) error {
+	if err := s.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("admin socket: %w", err)
+	}
+	return nil
+}
+
+// Shutdown stops answering; requests in hand may finish until ctx ends.
+func (s *Server) Shutdown(ctx context.Context) error {
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		s.http.Close()
+	}
+	return err
+}
+
+// bounded lets a fixed number of requests work at a time, each for a fixed
+// time and without a body.
+func (s *Server) bounded(next http.Handler, w http.ResponseWriter, r *http.Request) {
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+	default:
+		write(w, http.StatusServiceUnavailable, Fault{"too many requests at a time"})
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+	defer cancel()
+	r.Body = http.MaxBytesReader(w, r.Body, 0)
+	next.ServeHTTP(w, r.WithContext(ctx))
+}
+
+func (s *Server) health(w http.ResponseWriter, r *http.Request) {
+	h := Health{Status: "ok", PID: os.Getpid(), Uptime: int64(time.Since(s.began).Seconds())}
+	status := http.StatusOK
+	if _, err := s.store.List(r.Context(), store.Filter{Limit: 1}); err != nil {
+		s.log.Error("store does not answer", "err", err)
+		h.Status, status = "store", http.StatusServiceUnavailable
+	}
+	write(w, status, h)
+}
+
+func (s *Server) list(ctx context.Context, r *http.Request) (any, error) {
+	q := r.URL.Query()
+	f := store.Filter{Closed: q.Get("all") == "true"}
+	var err error
+	if f.Domain, err = domainOf(q); err != nil {
+		return nil, err
+	}
+	if text := q.Get("limit"); text != "" {
+		if f.Limit, err = strconv.Atoi(text); err != nil || f.Limit < 1 || f.Limit > maxList {
+			return nil, badRequest{fmt.Sprintf("limit is not a number from 1 to %d", maxList)}
+		}
+	}
+	entries, err := s.store.List(ctx, f)
+	if entries == nil {
+		entries = []store.Entry{}
+	}
+	return entries, err
+}
+
+func (s *Server) show(ctx context.Context, r *http.Request) (any, error) {
+	id, err := mail.ParseID(r.PathValue("id"))
+	if err != nil {
+		return nil, badRequest{err.Error()}
+	}
+	return s.store.Show(ctx, id)
+}
+
+func (s *Server) retry(ctx context.Context, r *http.Request) (any, error) {
+	id, n, err := deliveryOf(r)
+	if err != nil {
+		return nil, err
+	}
+	count, err := s.store.Retry(ctx, id, n)
+	return s.changed(count, err)
+}
+
+func (s *Server) drop(ctx context.Context, r *http.Request) (any, error) {
+	id, n, err := deliveryOf(r)
+	if err != nil {
+		return nil, err
+	}
+	count, err := s.store.Drop(ctx, id, n)
+	if err == nil {
+		s.log.Info("dropped", "id", id, "n", n, "deliveries", count)
+	}
+	return Count{count}, err
+}
+
+func (s *Server) release(ctx context.Context, r *http.Request) (any, error) {
+	domain, err := domainOf(r.URL.Query())
+	if err != nil {
+		return nil, err
+	}
+	count, err := s.store.Release(ctx, domain)
+	return s.changed(count, err)
+}
+
+func (s *Server) changed(count int, err error) (any, error) {
+	if err == nil && count > 0 {
+		s.onChange()
+	}
+	return Count{count}, err
+}
+
+// answer turns what a verb returns into an HTTP answer.
+func (s *Server) answer(verb func(context.Context, *http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		result, err := verb(r.Context(), r)
+		bad, isBad := errors.AsType[badRequest](err)
+		switch {
+		case err == nil:
+			write(w, http.StatusOK, result)
+		case isBad:
+			write(w, http.StatusBadRequest, Fault{bad.why})
+		case errors.Is(err, store.ErrNotFound):
+			write(w, http.StatusNotFound, Fault{err.Error()})
+		default:
+			s.log.Error("admin request failed", "path", r.URL.Path, "err", err)
+			write(w, http.StatusInternalServerError, Fault{err.Error()})
+		}
+	}
+}
+
+func write(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(v) // the client has gone if this fails
+}
+
+// badRequest is a request that makes no sense.
+type badRequest struct{ why string }
+
+func (b badRequest) Error() string { return b.why }
+
+// deliveryOf reads which delivery a request names; n is -1 for all of a
+// message.
+func deliveryOf(r *http.Request) (id mail.ID, n int, err error) {
+	if id, err = mail.ParseID(r.PathValue("id")); err != nil {
+		return "", 0, badRequest{err.Error()}
+	}
+	text := r.URL.Query().Get("n")
+	if text == "" {
+		return id, -1, nil
+	}
+	if n, err = strconv.Atoi(text); err != nil || n < 0 {
+		return "", 0, badRequest{"n is not the number of a delivery"}
+	}
+	return id, n, nil
+}
+
+func domainOf(q url.Values) (string, error) {
+	text := q.Get("domain")
+	if text == "" {
+		return "", nil
+	}
+	d, err := mail.ParseDomain(text)
+	if err != nil {
+		return "", badRequest{err.Error()}
+	}
+	return d, nil
+}

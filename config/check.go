@@ -1,0 +1,236 @@
+package config
+
+import (
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"mailxmppd/mail"
+)
+
+// maxSocketPath is what a Unix socket's address holds on every system that we
+// run on, less the room for the name under which the socket is made.
+const maxSocketPath = 90
+
+// check applies the rules that go beyond a value's form and completes cfg:
+// names in the form they are compared in, paths absolute under base, secrets
+// read. It goes on after a mistake.
+func check(r *report, base string, cfg *Config) {
+	c := checker{report: r, base: base, own: map[string]bool{}}
+	c.domains(cfg)
+	c.listeners(cfg)
+	c.store(&cfg.Store)
+	c.dns(&cfg.DNS)
+	c.roots(&cfg.TLS)
+	c.xmpp(cfg)
+	c.smtp(cfg)
+	c.queue(&cfg.Queue)
+	c.peers(cfg.Peers)
+	c.routes(cfg)
+	c.limits(&cfg.Limits)
+	c.oneOf("log.level", cfg.Log.Level, "debug", "info", "warn", "error")
+	c.oneOf("log.format", cfg.Log.Format, "text", "json")
+	if cfg.Admin.Socket != "" {
+		cfg.Admin.Socket = c.path(cfg.Admin.Socket)
+		if len(cfg.Admin.Socket) > maxSocketPath {
+			c.add("admin.socket", "the path is longer than %d octets, too long for a Unix socket", maxSocketPath)
+		}
+	}
+}
+
+type checker struct {
+	*report
+	base    string
+	own     map[string]bool // our domains
+	sockets []socket        // addresses taken so far
+}
+
+func (c *checker) store(s *Store) {
+	var sources []string
+	if _, ok := c.lines["store.url"]; ok && s.URL != "" {
+		sources = append(sources, "store.url")
+	}
+	if s.URLFile != "" {
+		sources = append(sources, "store.url_file")
+	}
+	if s.URLEnv != "" {
+		sources = append(sources, "store.url_env")
+	}
+	switch {
+	case len(sources) > 1:
+		c.add(sources[1], "only one of url, url_file and url_env can be given")
+		return
+	case s.URLFile != "" || s.URLEnv != "":
+		text, ok := c.secret(sources[0], &s.URLFile, s.URLEnv)
+		if !ok {
+			return
+		}
+		s.URL = text
+	}
+	c.storeURL(s)
+	if !schemaName.MatchString(s.Schema) {
+		c.add("store.schema", "%q is not a schema name: lower-case letters, digits and _, at most 63", clip(s.Schema))
+	}
+	if len(s.Node) > 64 || mail.Sanitise(s.Node) != s.Node {
+		c.add("store.node", "wants at most 64 printable characters")
+	}
+}
+
+var schemaName = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,62}$`)
+
+// SQLitePath returns the file of an SQLite store; ok is false for Postgres.
+func (s Store) SQLitePath() (path string, ok bool) {
+	u, err := url.Parse(s.URL)
+	if err != nil || u.Scheme != "sqlite" {
+		return "", false
+	}
+	return u.Path, true
+}
+
+// storeURL checks the URL without repeating it: it may hold a password.
+func (c *checker) storeURL(s *Store) {
+	u, err := url.Parse(s.URL)
+	if err != nil {
+		c.add("store.url", "is not a URL such as sqlite:///var/lib/mailxmppd/mail.db or postgres://user@host/database")
+		return
+	}
+	switch u.Scheme {
+	case "sqlite":
+		path := u.Path
+		if u.Opaque != "" {
+			path = u.Opaque
+		}
+		if u.Host != "" || path == "" || strings.HasSuffix(path, "/") || u.RawQuery != "" {
+			c.add("store.url", "wants sqlite:///absolute/path.db, or sqlite:path.db beside this file")
+			return
+		}
+		s.URL = (&url.URL{Scheme: "sqlite", Path: c.path(path)}).String()
+	case "postgres", "postgresql":
+	default:
+		c.add("store.url", "wants a URL that begins with sqlite: or postgres:")
+	}
+}
+
+func (c *checker) dns(d *DNS) {
+	for i, s := range d.Servers {
+		server, ok := resolverAddress(s)
+		if !ok {
+			c.add(item("dns.servers", i), "%q is not an IP address, with or without a port", clip(s))
+			continue
+		}
+		d.Servers[i] = server
+	}
+	c.span("dns.timeout", d.Timeout, 100*time.Millisecond, time.Minute)
+}
+
+func (c *checker) xmpp(cfg *Config) {
+	x := &cfg.XMPP
+	for i, s := range x.Listen {
+		c.socket(item("xmpp.listen", i), s)
+	}
+	c.size("xmpp.max_message", x.MaxMessage, 64<<10, 1<<40)
+	c.size("xmpp.max_inline", x.MaxInline, 0, 256<<10)
+	// Every peer must take 6,000 octets a chunk (xep-draft section 5.3).
+	c.size("xmpp.chunk", x.Chunk, 6000, 1<<20)
+	c.count("xmpp.window", x.Window, 1, 64)
+	c.count("xmpp.max_streams", x.MaxStreams, 1, 1_000_000)
+	c.count("xmpp.per_address", x.PerAddress, 1, 1_000_000)
+	c.span("xmpp.idle_close", x.IdleClose, time.Second, 24*time.Hour)
+	c.span("xmpp.request_timeout", x.RequestTimeout, 100*time.Millisecond, 10*time.Minute)
+	// RFC 5321 section 4.5.3.2.6: the client waits ten minutes for its answer.
+	c.span("xmpp.cut_through_deadline", x.CutThroughDeadline, 100*time.Millisecond, 5*time.Minute)
+	c.count("xmpp.cut_through_per_peer", x.CutThroughPerPeer, 1, 100_000)
+	// xep-draft section 5.6: a sender may ask again for as long as it queues.
+	c.span("xmpp.retain", x.Retain, 7*24*time.Hour, 365*24*time.Hour)
+	if x.Retain.Duration < cfg.Queue.Lifetime.Duration {
+		c.add("xmpp.retain", "%s is shorter than queue.lifetime, %s", x.Retain, cfg.Queue.Lifetime)
+	}
+}
+
+func (c *checker) smtp(cfg *Config) {
+	s := &cfg.SMTP
+	switch {
+	case s.Hostname != "":
+		c.name("smtp.hostname", &s.Hostname)
+	case len(cfg.Domains) > 0:
+		s.Hostname = cfg.Domains[0].Name
+	}
+	c.count("smtp.mx_port", s.MXPort, 1, 65535)
+	c.oneOf("smtp.tls", s.TLS, TLSNone, TLSOpportunistic, TLSVerified)
+}
+
+func (c *checker) queue(q *Queue) {
+	c.span("queue.lifetime", q.Lifetime, time.Second, 90*24*time.Hour)
+	c.span("queue.retry_first", q.RetryFirst, 100*time.Millisecond, 24*time.Hour)
+	c.span("queue.retry_max", q.RetryMax, 100*time.Millisecond, 24*time.Hour)
+	if q.RetryMax.Duration < q.RetryFirst.Duration {
+		c.add("queue.retry_max", "%s is shorter than retry_first, %s", q.RetryMax, q.RetryFirst)
+	}
+	c.span("queue.delay_notice", q.DelayNotice, time.Second, 90*24*time.Hour)
+	c.count("queue.concurrency", q.Concurrency, 1, 10_000)
+	c.count("queue.per_domain", q.PerDomain, 1, 10_000)
+	if q.PerDomain > q.Concurrency {
+		c.add("queue.per_domain", "%d is more than concurrency, %d", q.PerDomain, q.Concurrency)
+	}
+	c.span("queue.keep_trace", q.KeepTrace, 0, 3650*24*time.Hour)
+}
+
+func (c *checker) limits(l *Limits) {
+	c.size("limits.max_message", l.MaxMessage, 64<<10, 1<<40)
+	// RFC 5321 section 4.5.3.1.8: at least 100 recipients must be taken.
+	c.count("limits.max_recipients", l.MaxRecipients, 100, 100_000)
+	c.count("limits.connections", l.Connections, 1, 1_000_000)
+	c.count("limits.per_address", l.PerAddress, 1, 1_000_000)
+	c.count("limits.commands", l.Commands, 100, 10_000_000)
+	c.count("limits.errors", l.Errors, 1, 10_000)
+	c.count("limits.header_lines", l.HeaderLines, 100, 100_000)
+	c.size("limits.header_bytes", l.HeaderBytes, 16<<10, 16<<20)
+}
+
+func (c *checker) oneOf(path, value string, allowed ...string) {
+	if slices.Contains(allowed, value) {
+		return
+	}
+	quoted := make([]string, len(allowed))
+	for i, a := range allowed {
+		quoted[i] = strconv.Quote(a)
+	}
+	list := strings.Join(quoted, ", ")
+	if value == "" {
+		c.add(path, "is missing; one of %s", list)
+		return
+	}
+	c.add(path, "%q is not one of %s", clip(value), list)
+}
+
+func (c *checker) count(path string, n, low, high int) {
+	if n < low || n > high {
+		c.add(path, "%d is not between %d and %d", n, low, high)
+	}
+}
+
+func (c *checker) size(path string, n, low, high Size) {
+	if n < low || n > high {
+		c.add(path, "%s is not between %s and %s", n, low, high)
+	}
+}
+
+func (c *checker) span(path string, d Duration, low, high time.Duration) {
+	if d.Duration < low || d.Duration > high {
+		c.add(path, "%s is not between %s and %s", d, span(low), span(high))
+	}
+}
+
+// path makes a path of the file absolute.
+func (c *checker) path(p string) string {
+	if filepath.IsAbs(p) {
+		return filepath.Clean(p)
+	}
+	return filepath.Join(c.base, p)
+}
+
+func item(path string, i int) string { return path + "[" + strconv.Itoa(i) + "]" }

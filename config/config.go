@@ -1,0 +1,205 @@
+// Package config reads the one configuration file: a struct with a field for
+// every key, its defaults, and the checks that a file must pass.
+//
+// Load reports everything that is wrong with a file at once, each mistake with
+// its line; only a syntax error stands alone. What Load returns without an
+// error is complete: names are in the form they are compared in, paths are
+// absolute, secrets are read, enumerations hold one of their values. Load
+// reads files and nothing else: no DNS, no sockets.
+package config
+
+import "mailxmppd/mail"
+
+// Config is the configuration. Every field with a toml key is described, with
+// its default, in docs/mailxmppd.sample.toml.
+type Config struct {
+	Domains   []Domain   `toml:"domain"`
+	Listeners []Listener `toml:"listener"`
+	Store     Store      `toml:"store"`
+	DNS       DNS        `toml:"dns"`
+	TLS       TLS        `toml:"tls"`
+	XMPP      XMPP       `toml:"xmpp"`
+	SMTP      SMTP       `toml:"smtp"`
+	Queue     Queue      `toml:"queue"`
+	Peers     []Peer     `toml:"peer"`
+	Routes    []Route    `toml:"route"`
+	Limits    Limits     `toml:"limits"`
+	Log       Log        `toml:"log"`
+	Admin     Admin      `toml:"admin"`
+}
+
+// Domain is a mail domain of ours.
+type Domain struct {
+	Name        string   `toml:"name"`        // A-labels
+	Certificate string   `toml:"certificate"` // PEM file, leaf first
+	Key         string   `toml:"key"`         // PEM file
+	Deliver     string   `toml:"deliver"`     // final delivery: lmtp://host:port, lmtp:///socket, smtp://host:port
+	Verify      string   `toml:"verify"`      // which recipients exist: VerifyNeighbour, VerifyTable, VerifyNone
+	Recipients  []string `toml:"recipients"`  // with VerifyTable; full addresses once loaded
+	Default     bool     `toml:"default"`     // null reverse-paths speak for this domain; exactly one is true once loaded
+}
+
+// Values of Domain.Verify.
+const (
+	VerifyNeighbour = "neighbour" // ask the next hop with RCPT
+	VerifyTable     = "table"     // Domain.Recipients
+	VerifyNone      = "none"      // take every local part
+)
+
+// Listener is a socket that takes mail by SMTP or LMTP.
+type Listener struct {
+	Kind    string    `toml:"kind"`    // ListenRelay, ListenLMTP
+	Address string    `toml:"address"` // host:port
+	TLS     string    `toml:"tls"`     // ListenPlain, ListenStartTLS, ListenImplicit
+	Trusted []Network `toml:"trusted"` // clients that may relay to any domain
+}
+
+// Values of Listener.Kind and Listener.TLS.
+const (
+	ListenRelay = "relay"
+	ListenLMTP  = "lmtp"
+
+	ListenPlain    = "none"
+	ListenStartTLS = "starttls"
+	ListenImplicit = "implicit"
+)
+
+// Store says where the durable memory is.
+type Store struct {
+	URL     string `toml:"url"` // sqlite:///path or postgres://...; holds a secret, see Redacted
+	URLFile string `toml:"url_file"`
+	URLEnv  string `toml:"url_env"`
+	Schema  string `toml:"schema"` // Postgres only
+	Node    string `toml:"node"`   // Postgres only; "" leaves the name to the store
+}
+
+// DNS says whom to ask.
+type DNS struct {
+	Servers []string `toml:"servers"` // ip:port; none: those of the system
+	Timeout Duration `toml:"timeout"`
+}
+
+// TLS holds what all TLS connections share.
+type TLS struct {
+	Roots string `toml:"roots"` // PEM file of trusted CAs; "" for the system's
+}
+
+// XMPP is about streams and transfers.
+type XMPP struct {
+	Listen             []string `toml:"listen"` // host:port, direct TLS
+	MaxMessage         Size     `toml:"max_message"`
+	MaxInline          Size     `toml:"max_inline"`
+	Chunk              Size     `toml:"chunk"`
+	Window             int      `toml:"window"`
+	MaxStreams         int      `toml:"max_streams"`
+	PerAddress         int      `toml:"per_address"`
+	IdleClose          Duration `toml:"idle_close"`
+	RequestTimeout     Duration `toml:"request_timeout"`
+	Retain             Duration `toml:"retain"` // memory of acceptances
+	CutThrough         bool     `toml:"cut_through"`
+	CutThroughDeadline Duration `toml:"cut_through_deadline"`
+	CutThroughPerPeer  int      `toml:"cut_through_per_peer"`
+}
+
+// SMTP is about our side of SMTP.
+type SMTP struct {
+	Hostname string `toml:"hostname"` // in greetings, EHLO and Received; set once loaded
+	MXPort   int    `toml:"mx_port"`
+	TLS      string `toml:"tls"` // to MX hosts: TLSNone, TLSOpportunistic, TLSVerified
+}
+
+// Values of SMTP.TLS and Route.TLS.
+const (
+	TLSNone          = "none"
+	TLSOpportunistic = "opportunistic" // used where offered, not verified
+	TLSVerified      = "verified"      // demanded, the host's name verified
+)
+
+// Queue is about attempts and what is kept of them.
+type Queue struct {
+	Lifetime    Duration `toml:"lifetime"`
+	RetryFirst  Duration `toml:"retry_first"`
+	RetryMax    Duration `toml:"retry_max"`
+	DelayNotice Duration `toml:"delay_notice"`
+	Concurrency int      `toml:"concurrency"`
+	PerDomain   int      `toml:"per_domain"`
+	KeepTrace   Duration `toml:"keep_trace"` // of finished messages
+}
+
+// Peer is a remote domain about whose mail over XMPP the operator decides.
+type Peer struct {
+	Domain  string   `toml:"domain"`  // A-labels
+	Address []string `toml:"address"` // host:port, direct TLS; none: by SRV
+	Policy  string   `toml:"policy"`  // PolicyRequired, PolicyPreferred, PolicyNever
+}
+
+// Values of Peer.Policy.
+const (
+	PolicyRequired  = "required"
+	PolicyPreferred = "preferred"
+	PolicyNever     = "never"
+)
+
+// Route says where mail of a legacy domain goes.
+type Route struct {
+	Domain       string `toml:"domain"` // A-labels, or AnyDomain
+	Next         string `toml:"next"`   // NextMX or smtp://host:port
+	TLS          string `toml:"tls"`    // as SMTP.TLS; set once loaded
+	User         string `toml:"user"`
+	PasswordFile string `toml:"password_file"`
+	PasswordEnv  string `toml:"password_env"`
+	Password     Secret `toml:"-"` // read from one of the two
+}
+
+// AnyDomain is the Route.Domain of the route for all other domains, NextMX the
+// Route.Next that asks DNS.
+const (
+	AnyDomain = "*"
+	NextMX    = "mx"
+)
+
+// Limits bound what SMTP and LMTP clients may ask for.
+type Limits struct {
+	MaxMessage    Size `toml:"max_message"`
+	MaxRecipients int  `toml:"max_recipients"`
+	Connections   int  `toml:"connections"`
+	PerAddress    int  `toml:"per_address"`
+	Commands      int  `toml:"commands"`
+	Errors        int  `toml:"errors"`
+	HeaderLines   int  `toml:"header_lines"`
+	HeaderBytes   Size `toml:"header_bytes"`
+}
+
+// Log is about the log on standard error.
+type Log struct {
+	Level  string `toml:"level"`  // "debug", "info", "warn", "error"
+	Format string `toml:"format"` // "text", "json"
+}
+
+// Admin is about the socket for the operator's verbs.
+type Admin struct {
+	Socket string `toml:"socket"` // Unix socket; "" for none
+}
+
+// DefaultDomain returns the domain that null reverse-paths speak for.
+func (c *Config) DefaultDomain() Domain {
+	for _, d := range c.Domains {
+		if d.Default {
+			return d
+		}
+	}
+	return c.Domains[0]
+}
+
+// Mailboxes returns the recipients of a domain with VerifyTable.
+func (d Domain) Mailboxes() ([]mail.Address, error) {
+	out := make([]mail.Address, 0, len(d.Recipients))
+	for _, s := range d.Recipients {
+		a, err := mail.ParseAddress(s)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, a)
+	}
+	return out, nil
+}

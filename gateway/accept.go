@@ -1,0 +1,192 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+
+	"mailxmppd/mail"
+	"mailxmppd/mail/faults"
+	"mailxmppd/store"
+)
+
+// Entrance is the gateway as one SMTP or LMTP listener sees it.
+type Entrance struct {
+	*Gateway
+	Trusted []netip.Prefix // clients that may send to any domain
+}
+
+// Sender judges the reverse-path at MAIL.
+func (e *Entrance) Sender(_ context.Context, c mail.Client, env mail.Envelope) *mail.Failure {
+	if s := env.Sender; !s.IsNull() && s.Domain == "" {
+		return mail.Fail(mail.BadAddress, "sender address needs a domain", nil)
+	}
+	return nil
+}
+
+// Recipient judges a recipient at RCPT: may this client send there, and does
+// the mailbox exist as far as can be told now.
+func (e *Entrance) Recipient(ctx context.Context, c mail.Client, env mail.Envelope, r mail.Recipient) *mail.Failure {
+	domain := e.recipientDomain(r.Address)
+	if d, ours := e.domains[domain]; ours {
+		return e.verifyLocal(ctx, d, env.Sender, env.SMTPUTF8, []mail.Recipient{e.qualified(r)})[0]
+	}
+	if !e.trusts(c) {
+		return mail.Failf(mail.NotPermitted, "relaying to %s is not permitted from %s", domain, c.Addr.Addr())
+	}
+	local, ours := e.speaker(env.Sender, mail.Origin{})
+	rt, failure := e.route(ctx, local, domain)
+	switch {
+	case failure != nil: // cannot be told now: the queue will find out
+		return nil
+	case rt.way != toPeer:
+		return nil
+	case !ours:
+		return errForeignSender(env.Sender, domain)
+	}
+	return e.verifyPeer(ctx, local, domain, env.Sender, env.SMTPUTF8, r)
+}
+
+// trusts reports whether a client may relay.
+func (e *Entrance) trusts(c mail.Client) bool {
+	if c.User != "" {
+		return true
+	}
+	addr := c.Addr.Addr().Unmap()
+	for _, p := range e.Trusted {
+		if p.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// qualified gives "postmaster" (RFC 5321 section 4.5.1) the domain of ours
+// that it belongs to.
+func (g *Gateway) qualified(r mail.Recipient) mail.Recipient {
+	if r.Address.Domain == "" {
+		r.Address.Domain = g.fallbackDomain()
+	}
+	return r
+}
+
+func (g *Gateway) recipientDomain(a mail.Address) string {
+	if a.Domain == "" {
+		return g.fallbackDomain()
+	}
+	return a.Domain
+}
+
+// Accept takes responsibility for a message or refuses it (design: cut-through
+// and spool). One verdict for all recipients, or one per recipient for LMTP.
+func (e *Entrance) Accept(ctx context.Context, c mail.Client, m *mail.Message, perRecipient bool) []mail.Verdict {
+	verdicts := e.accept(ctx, m, perRecipient)
+	for len(verdicts) < len(m.Envelope.Recipients) && perRecipient {
+		verdicts = append(verdicts, verdicts[0])
+	}
+	for _, v := range verdicts {
+		if v.Failure != nil {
+			e.Log.Info("refused", "id", m.ID, "dir", "in", "transport", m.Origin.Transport,
+				"from", m.Envelope.Sender, "remote", m.Origin.Remote, "size", m.Facts.Size, "status", v.Failure.Status(), "err", v.Failure)
+			break
+		}
+	}
+	return verdicts
+}
+
+// incoming is a message that is being accepted, with the id under which it
+// travels to peers: made once, since it may be random.
+type incoming struct {
+	*mail.Message
+	transfer string
+}
+
+func (g *Gateway) accept(ctx context.Context, m *mail.Message, perRecipient bool) []mail.Verdict {
+	m.ID = mail.NewID()
+	if m.Facts.Received > mail.MaxHops {
+		return refusal(mail.Fail(mail.Loop, "", nil))
+	}
+	for i, r := range m.Envelope.Recipients {
+		m.Envelope.Recipients[i] = g.qualified(r)
+	}
+	if m.Envelope.Sender.IsNull() {
+		m.Origin.Local = g.fromDomain(m.Content)
+	}
+	m.Trace = append(g.received(m), m.Trace...)
+	faults.Point("accept.received")
+
+	in := incoming{m, mail.TransferID(m.Envelope.Sender, m.Facts)}
+	if verdicts, done := g.tryCutThrough(ctx, in, perRecipient); done {
+		return verdicts
+	}
+	return g.spool(ctx, in, nil)
+}
+
+// spool makes the message durable and starts what can start at once. first
+// may say, per recipient, what an attempt before it came to.
+func (g *Gateway) spool(ctx context.Context, m incoming, first []store.First) []mail.Verdict {
+	domains := map[string]bool{}
+	for i, r := range m.Envelope.Recipients {
+		if first == nil || !first[i].Done && first[i].Delay == 0 {
+			domains[r.Address.Domain] = true
+		}
+	}
+	own := g.sched.reserve(domains)
+	leases, err := g.Store.PutMessage(ctx, g.newMessage(m, first, own))
+	if err != nil {
+		g.sched.giveBack(own.Domains)
+		return refusal(storeFailure(err))
+	}
+	g.logAccepted(m.Message)
+	g.sched.start(leases, own.Domains, m.Content)
+	faults.Point("accept.spooled")
+	return []mail.Verdict{{Text: "queued as " + string(m.ID)}}
+}
+
+func (g *Gateway) newMessage(m incoming, first []store.First, own store.Own) store.NewMessage {
+	return store.NewMessage{
+		Message:  *m.Message,
+		Transfer: m.transfer,
+		Lifetime: g.Lifetime,
+		First:    first,
+		Lease:    own,
+	}
+}
+
+func refusal(f *mail.Failure) []mail.Verdict { return []mail.Verdict{{Failure: f}} }
+
+// storeFailure is what a client or peer hears when the store could not keep a
+// message.
+func storeFailure(err error) *mail.Failure {
+	switch {
+	case errors.Is(err, store.ErrFull):
+		return mail.Fail(mail.ResourceShort, "out of storage, try again later", err)
+	case errors.Is(err, store.ErrConflict):
+		return mail.Fail(mail.Conflict, "", err)
+	}
+	return mail.AsFailure(err)
+}
+
+// fromDomain finds the domain of the first From mailbox if it is ours: the one
+// that a null reverse-path speaks for. "" if there is none.
+func (g *Gateway) fromDomain(content mail.Content) string {
+	for _, domain := range fromDomains(content) {
+		if d, err := mail.ParseDomain(domain); err == nil {
+			if _, ours := g.domains[d]; ours {
+				return d
+			}
+		}
+	}
+	return ""
+}
+
+func (g *Gateway) logAccepted(m *mail.Message) {
+	rcpts := make([]string, 0, min(len(m.Envelope.Recipients), 10))
+	for _, r := range m.Envelope.Recipients[:min(len(m.Envelope.Recipients), 10)] {
+		rcpts = append(rcpts, r.Address.String())
+	}
+	g.Log.Info("accepted", "id", m.ID, "dir", "in", "transport", m.Origin.Transport, "from", m.Envelope.Sender,
+		"rcpt", strings.Join(rcpts, ","), "rcpts", len(m.Envelope.Recipients), "peer", m.Origin.Peer,
+		"remote", m.Origin.Remote, "size", m.Facts.Size, "tls", m.Origin.TLS)
+}

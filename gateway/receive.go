@@ -1,0 +1,56 @@
+package gateway
+
+import (
+	"context"
+	"slices"
+
+	"mailxmppd/mail"
+	"mailxmppd/mail/faults"
+	"mailxmppd/store"
+)
+
+// Check judges a peer's recipients before there is content (xep-draft section
+// 4): per recipient nil or why not. That they are of the local domain of the
+// stream, and that the sender belongs to the peer, has been shown before.
+func (g *Gateway) Check(ctx context.Context, b mail.Binding, env mail.Envelope) []*mail.Failure {
+	d, ours := g.domains[b.Local]
+	if !ours {
+		out := make([]*mail.Failure, len(env.Recipients))
+		for i := range out {
+			out[i] = mail.Failf(mail.NoSuchDomain, "%s is not served here", b.Local)
+		}
+		return out
+	}
+	return g.verifyLocal(ctx, d, env.Sender, env.SMTPUTF8, env.Recipients)
+}
+
+// Accept takes responsibility for a peer's message (xep-draft section 5): it
+// is durable, with its acceptances, when ids come back. m.Content nil stands
+// for what the open transfer k holds. One id or one failure per recipient.
+func (g *Gateway) Accept(ctx context.Context, k store.TransferKey, h store.ContentHash, b mail.Binding, m *mail.Message) ([]mail.ID, []*mail.Failure) {
+	m.ID = mail.NewID()
+	m.Trace = append(g.received(m), m.Trace...)
+	faults.Point("receive.before-accept")
+
+	own := g.sched.reserve(map[string]bool{b.Local: true})
+	ids, leases, err := g.Store.Accept(ctx, k, h, g.newMessage(incoming{m, k.ID}, nil, own))
+	if err != nil {
+		g.sched.giveBack(own.Domains)
+		f := storeFailure(err)
+		g.Log.Info("refused", "id", m.ID, "dir", "in", "transport", "xmpp", "from", m.Envelope.Sender,
+			"peer", b.Remote, "status", f.Status(), "err", f)
+		failures := make([]*mail.Failure, len(m.Envelope.Recipients))
+		for i := range failures {
+			failures[i] = f
+		}
+		return make([]mail.ID, len(failures)), failures
+	}
+	if slices.Contains(ids, m.ID) {
+		g.logAccepted(m)
+	} else {
+		g.Log.Info("accepted before, answered from memory", "id", ids[0], "dir", "in", "transport", "xmpp",
+			"from", m.Envelope.Sender, "peer", b.Remote)
+	}
+	g.sched.start(leases, own.Domains, m.Content)
+	return ids, make([]*mail.Failure, len(ids))
+}

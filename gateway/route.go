@@ -1,0 +1,63 @@
+package gateway
+
+import (
+	"context"
+
+	"mailxmppd/mail"
+)
+
+// way is where a domain's mail goes.
+type way int
+
+const (
+	toLocal  way = iota // final delivery here
+	toPeer              // over XMPP
+	toLegacy            // by SMTP
+)
+
+// route is a decision for one recipient domain. It holds for one attempt: the
+// next one asks again, since domains become peers and cease to be.
+type route struct {
+	way       way
+	transport Transport
+}
+
+// route decides how mail to a domain goes. local is the domain of ours that
+// the sender belongs to. A failure means that it cannot be told now.
+func (g *Gateway) route(ctx context.Context, local, domain string) (route, *mail.Failure) {
+	if d, ours := g.domains[domain]; ours {
+		return route{toLocal, d.Transport}, nil
+	}
+	if mail.IsLiteral(domain) {
+		return route{toLegacy, g.Legacy(domain)}, nil
+	}
+	switch standing, failure := g.Peers.Standing(ctx, local, domain); standing {
+	case mail.Peer:
+		return route{toPeer, g.Peers}, nil
+	case mail.Legacy:
+		return route{toLegacy, g.Legacy(domain)}, nil
+	default:
+		return route{}, failure
+	}
+}
+
+// speaker is the domain of ours that a message is sent for (xep-draft section
+// 6): the reverse-path's if it is ours; for a null reverse-path the one that
+// was found when the message came in. ok is false for a foreign reverse-path,
+// which no stream of ours may speak for.
+func (g *Gateway) speaker(sender mail.Address, o mail.Origin) (local string, ok bool) {
+	if sender.IsNull() {
+		if _, ours := g.domains[o.Local]; ours {
+			return o.Local, true
+		}
+		return g.fallbackDomain(), true
+	}
+	_, ours := g.domains[sender.Domain]
+	return sender.Domain, ours
+}
+
+// errForeignSender answers mail to a peer whose sender no stream of ours may
+// speak for.
+func errForeignSender(sender mail.Address, domain string) *mail.Failure {
+	return mail.Failf(mail.NotPermitted, "%s takes mail over XMPP, where %s is not ours to speak for", domain, sender.Domain)
+}

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"mailxmppd/admin"
+	"mailxmppd/config"
+	"mailxmppd/gateway"
+	"mailxmppd/smtpbridge"
+	"mailxmppd/xmpp/peers"
+	"mailxmppd/xmpp/stream"
+)
+
+// How long each step of an ordered stop may take.
+const (
+	intakeGrace  = 20 * time.Second // for messages that clients are handing over
+	attemptGrace = 20 * time.Second // for attempts that are running
+	streamGrace  = 5 * time.Second  // for closing streams in order
+)
+
+// serve runs the gateway until ctx ends or a part fails, then stops it in
+// order: intake first, then what runs, the store last.
+func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) {
+	defer startProfile()()
+	st, err := openStore(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+	p, err := assemble(cfg, st, log)
+	if err != nil {
+		return err
+	}
+	defer p.client.Close()
+	defer p.directory.Close()
+	if err := p.listen(cfg); err != nil {
+		return err
+	}
+	log.Info("started", "domains", len(cfg.Domains), "version", readBuild().Version)
+	err = p.run(ctx)
+	log.Info("stopped")
+	return err
+}
+
+// parts are what serve runs.
+type parts struct {
+	client    *smtpbridge.Client
+	streams   *stream.Manager
+	directory *peers.Directory
+	gateway   *gateway.Gateway
+	smtp      []service // one for each SMTP and LMTP listener
+	xmpp      []net.Listener
+	admin     *service
+}
+
+// service is a server with the listener that it serves.
+type service struct {
+	listener net.Listener
+	server   interface {
+		Serve(net.Listener) error
+		Shutdown(context.Context) error
+	}
+}
+
+// listen opens every socket before anything is served, so that a busy port
+// ends the program with one clear line.
+func (p *parts) listen(cfg *config.Config) (err error) {
+	defer func() {
+		if err != nil {
+			p.closeListeners()
+		}
+	}()
+	for i, l := range cfg.Listeners {
+		if p.smtp[i].listener, err = net.Listen("tcp", l.Address); err != nil {
+			return fmt.Errorf("%s listener: %w", l.Kind, err)
+		}
+	}
+	for _, addr := range cfg.XMPP.Listen {
+		ln, err := net.Listen("tcp", addr)
+		if err != nil {
+			return fmt.Errorf("xmpp listener: %w", err)
+		}
+		p.xmpp = append(p.xmpp, ln)
+	}
+	if p.admin != nil {
+		if p.admin.listener, err = admin.Listen(cfg.Admin.Socket); err != nil {
+			return fmt.Errorf("admin socket: %w", err)
+		}
+	}
+	return nil
+}
+
+func (p *parts) closeListeners() {
+	for _, ln := range p.xmpp {
+		ln.Close()
+	}
+	for _, s := range p.services() {
+		if s.listener != nil {
+			s.listener.Close()
+		}
+	}
+}
+
+// services are the SMTP servers and the operator's socket.
+func (p *parts) services() []service {
+	out := slices.Clone(p.smtp)
+	if p.admin != nil {
+		out = append(out, *p.admin)
+	}
+	return out
+}
+
+// run serves until ctx ends or a server fails, then stops: no new mail, then
+// the attempts, then the streams. Messages of peers that arrive meanwhile are
+// stored; they are delivered after the next start.
+func (p *parts) run(ctx context.Context) error {
+	streamCtx, endStreams := context.WithCancel(context.WithoutCancel(ctx))
+	defer endStreams()
+	servers, ctx := errgroup.WithContext(ctx)
+	for _, s := range p.services() {
+		servers.Go(func() error { return s.server.Serve(s.listener) })
+	}
+	for _, ln := range p.xmpp {
+		servers.Go(func() error { return p.streams.Serve(streamCtx, ln) })
+	}
+	delivering, stopDelivering := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopDelivering()
+	delivered := make(chan struct{})
+	go func() {
+		defer close(delivered)
+		p.gateway.Run(delivering, attemptGrace)
+	}()
+	<-ctx.Done()
+
+	p.stopIntake()
+	stopDelivering()
+	<-delivered
+	stop, cancel := context.WithTimeout(context.Background(), streamGrace)
+	defer cancel()
+	p.streams.Shutdown(stop)
+	endStreams()
+	return servers.Wait()
+}
+
+// stopIntake lets clients finish what they are handing over.
+func (p *parts) stopIntake() {
+	stop, cancel := context.WithTimeout(context.Background(), intakeGrace)
+	defer cancel()
+	var all errgroup.Group
+	for _, s := range p.services() {
+		all.Go(func() error { return s.server.Shutdown(stop) }) // its error: sessions were cut off, which their clients know
+	}
+	all.Wait()
+}

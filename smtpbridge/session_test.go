@@ -1,0 +1,264 @@
+package smtpbridge
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+
+	"mailxmppd/mail"
+)
+
+// TestDialogues plays scripts against a server that refuses the sender
+// "refused@" and the recipients "unknown@", "later@" and "doubt@". Each script
+// begins after the greeting.
+func TestDialogues(t *testing.T) {
+	hello := []string{"> EHLO client.example", "<* 250"}
+	begin := append(hello, "> MAIL FROM:<a@b.example>", "< 250 2.1.0")
+	long := strings.Repeat("x", 65)
+	tests := []struct {
+		name     string
+		before   []string
+		script   []string
+		arrivals int
+	}{
+		{"a message", begin, []string{"> RCPT TO:<r@ours.example>", "< 250 2.1.5", "> DATA", "< 354", "> Subject: x", "> ", "> ..dot", "> .", "< 250 2.0.0 queued", "> QUIT", "< 221 2.0.0", "< EOF"}, 1},
+		{"empty content", begin, []string{"> RCPT TO:<r@ours.example>", "< 250", "> DATA", "< 354", "> .", "< 250 2.0.0"}, 1},
+		{"two messages", begin, []string{"> RCPT TO:<r@ours.example>", "< 250", "> DATA", "< 354", "> .", "< 250 2.0.0", "> MAIL FROM:<>", "< 250", "> RCPT TO:<r@ours.example>", "< 250", "> DATA", "< 354", "> .", "< 250 2.0.0"}, 2},
+		{"a pipelined group", hello, []string{`>"MAIL FROM:<a@b.example>\r\nRCPT TO:<r@ours.example>\r\nRCPT TO:<unknown@ours.example>\r\nDATA\r\n"`, "< 250 2.1.0", "< 250 2.1.5", "< 550 5.1.1", "< 354", `>"x\r\n.\r\nMAIL FROM:<a@b.example>\r\nRSET\r\nQUIT\r\n"`, "< 250 2.0.0", "< 250 2.1.0", "< 250 2.0.0", "< 221", "< EOF"}, 1},
+		{"lower case and trailing spaces", hello, []string{"> mail from:<a@b.example>  ", "< 250", "> rcpt to:<r@ours.example>", "< 250", "> data ", "< 354", "> .", "< 250"}, 1},
+		{"space after the colon", hello, []string{"> MAIL FROM: <a@b.example>", "< 250"}, 0},
+		{"null reverse-path", hello, []string{"> MAIL FROM:<>", "< 250 2.1.0"}, 0},
+		{"postmaster", begin, []string{"> RCPT TO:<postmaster>", "< 250 2.1.5", "> RCPT TO:<Postmaster>", "< 250 2.1.5"}, 0},
+		{"simple verbs", nil, []string{"> NOOP", "< 250 2.0.0", "> NOOP what", "< 250", "> RSET", "< 250", "> HELP", "< 214 2.0.0", "> VRFY someone", "< 252 2.0.0", "> HELO h", "< 250 mx.ours.example"}, 0},
+		{"not implemented", nil, []string{"> EXPN list", "< 502 5.5.1", "> AUTH PLAIN AAAA", "< 502", "> TURN", "< 502", "> FROB", "< 500 5.5.1"}, 0},
+		{"out of order", nil, []string{"> MAIL FROM:<a@b.example>", "< 503 5.5.1", "> RCPT TO:<r@ours.example>", "< 503 5.5.1", "> DATA", "< 503 5.5.1", "> STARTTLS", "< 502"}, 0},
+		{"nested MAIL", begin, []string{"> MAIL FROM:<c@d.example>", "< 503 5.5.1", "> RCPT TO:<r@ours.example>", "< 250", "> DATA", "< 354", "> .", "< 250"}, 1},
+		{"DATA without recipients", begin, []string{"> RCPT TO:<unknown@ours.example>", "< 550 5.1.1", "> DATA", "< 554 5.5.1", "> RSET", "< 250"}, 0},
+		{"DATA with an argument", begin, []string{"> RCPT TO:<r@ours.example>", "< 250", "> DATA now", "< 501"}, 0},
+		{"EHLO resets", begin, []string{"> EHLO again", "<* 250", "> RCPT TO:<r@ours.example>", "< 503"}, 0},
+		{"RSET resets", begin, []string{"> RSET", "< 250", "> RCPT TO:<r@ours.example>", "< 503"}, 0},
+		{"bad hello", nil, []string{"> EHLO", "< 501", "> EHLO " + strings.Repeat("x", 256), "< 501", "> LHLO h", "< 500"}, 0},
+		{"refused sender", hello, []string{"> MAIL FROM:<refused@b.example>", "< 550 5.7.1", "> RCPT TO:<r@ours.example>", "< 503"}, 0},
+		{"classes of failure", begin, []string{"> RCPT TO:<later@ours.example>", "< 451 4.3.0 temporary local problem", "> RCPT TO:<doubt@ours.example>", "< 451 4.4.2", "> RCPT TO:<closing@ours.example>", "< 451 4.3.2 ??", "> RCPT TO:<odd@ours.example>", "< 554 5.1.1 two lines"}, 0},
+
+		{"SIZE within the limit", hello, []string{"> MAIL FROM:<a@b.example> SIZE=1000000", "< 250"}, 0},
+		{"SIZE beyond the limit", hello, []string{"> MAIL FROM:<a@b.example> SIZE=1000001", "< 552 5.3.4", "> MAIL FROM:<a@b.example> SIZE=99999999999999999999", "< 552 5.3.4"}, 0},
+		{"SIZE not a number", hello, []string{"> MAIL FROM:<a@b.example> SIZE=-1", "< 501 5.5.4", "> MAIL FROM:<a@b.example> SIZE", "< 501", "> MAIL FROM:<a@b.example> SIZE=100000000000000000000", "< 501"}, 0},
+		{"BODY", hello, []string{"> MAIL FROM:<a@b.example> body=8bitmime", "< 250", "> RSET", "< 250", "> MAIL FROM:<a@b.example> BODY=BINARYMIME", "< 501"}, 0},
+		{"unknown parameters", hello, []string{"> MAIL FROM:<a@b.example> REQUIRETLS", "< 555 5.5.4", "> MAIL FROM:<a@b.example> MT-PRIORITY=3", "< 555", "> MAIL FROM:<a@b.example> AUTH=<>", "< 555", "> MAIL FROM:<a@b.example>", "< 250", "> RCPT TO:<r@ours.example> SIZE=3", "< 555"}, 0},
+		{"malformed parameters", hello, []string{"> MAIL FROM:<a@b.example> =x", "< 501", "> MAIL FROM:<a@b.example> A=b=c", "< 501", "> MAIL FROM:<a@b.example> SIZE=", "< 501", "> MAIL FROM:<a@b.example>SIZE=1", "< 501", "> MAIL FROM:<a@b.example> SIZE=1 SIZE=2", "< 501"}, 0},
+		{"bad DSN parameters", begin, []string{"> RCPT TO:<r@ours.example> NOTIFY=NEVER,FAILURE", "< 501", "> RCPT TO:<r@ours.example> NOTIFY", "< 501", "> RCPT TO:<r@ours.example> ORCPT=rfc822", "< 501", "> RCPT TO:<r@ours.example> ORCPT=rfc822;a+0D+0Ab", "< 501", "> RCPT TO:<r@ours.example> ORCPT=rfc822;a+2b", "< 501"}, 0},
+
+		{"UTF-8 without SMTPUTF8", hello, []string{"> MAIL FROM:<jürgen@b.example>", "< 553 5.6.7", "> MAIL FROM:<a@bücher.example>", "< 553 5.6.7", "> MAIL FROM:<a@b.example>", "< 250", "> RCPT TO:<jürgen@ours.example>", "< 553 5.6.7"}, 0},
+		{"UTF-8 with SMTPUTF8", hello, []string{"> MAIL FROM:<jürgen@bücher.example> SMTPUTF8", "< 250", "> RCPT TO:<jürgen@ours.example>", "< 250"}, 0},
+		{"SMTPUTF8 with a value", hello, []string{"> MAIL FROM:<a@b.example> SMTPUTF8=1", "< 501"}, 0},
+		{"invalid UTF-8", hello, []string{`>"MAIL FROM:<j\xfcrgen@b.example> SMTPUTF8\r\n"`, "< 500 5.5.2"}, 0},
+
+		{"hostile: quoted ORCPT", begin, []string{`> RCPT TO:<"victim@x> ORCPT=rfc822;y"@ours.example>`, "< 250"}, 0},
+		{"hostile: quoted bracket", begin, []string{`> RCPT TO:<"a>b@c.example> NOTIFY=NEVER`, "< 553 5.1.3"}, 0},
+		{"hostile: source route", begin, []string{"> RCPT TO:<@relay.example:r@ours.example>", "< 553 5.1.3 source routes"}, 0},
+		{"hostile: percent hack is one local part", begin, []string{"> RCPT TO:<victim%else.example@ours.example>", "< 250"}, 0},
+		{"hostile: two at signs", begin, []string{"> RCPT TO:<victim@else.example@ours.example>", "< 553"}, 0},
+		{"hostile: no brackets", begin, []string{"> RCPT TO:r@ours.example", "< 501", "> RCPT TO:<r@ours.example", "< 553", "> RCPT TO:<>", "< 553"}, 0},
+		{"hostile: over-long parts", begin, []string{"> RCPT TO:<" + long + "@ours.example>", "< 553", "> RCPT TO:<r@" + strings.Repeat("x.", 130) + "example>", "< 553", "> RCPT TO:<r@" + long + ".example>", "< 553"}, 0},
+		{"hostile: odd domains", begin, []string{"> RCPT TO:<r@[192.0.2.1]>", "< 250", "> RCPT TO:<r@[not an address]>", "< 553", "> RCPT TO:<r@-ours.example>", "< 553", "> RCPT TO:<r@ours..example>", "< 553"}, 0},
+		{"hostile: NUL in an address", begin, []string{`>"RCPT TO:<r\x00@ours.example>\r\n"`, "< 500 5.5.2"}, 0},
+		{"hostile: quoted control character", begin, []string{`>"RCPT TO:<\"r\\\x01\"@ours.example>\r\n"`, "< 500 5.5.2"}, 0},
+		{"hostile: C1 control in an address", hello, []string{`>"MAIL FROM:<a\u0085b@b.example> SMTPUTF8\r\n"`, "< 553"}, 0},
+		{"hostile: tab in a command", begin, []string{`>"RCPT\tTO:<r@ours.example>\r\n"`, "< 500 5.5.2"}, 0},
+		{"hostile: CR in an address", begin, []string{`>"RCPT TO:<r\r@ours.example>\r\nNOOP\r\n"`, "< 500 5.5.2 bare CR", "< EOF"}, 0},
+		{"hostile: LF between commands", begin, []string{`>"RCPT TO:<r@ours.example>\nRCPT TO:<s@ours.example>\r\n"`, "< 500 5.5.2 bare CR", "< EOF"}, 0},
+		{"hostile: CR CR LF", nil, []string{`>"NOOP\r\r\n"`, "< 500 5.5.2 bare CR", "< EOF"}, 0},
+		{"hostile: endless command", nil, []string{`>"NOOP ` + strings.Repeat("x", 5000) + `"`, "< 500 5.5.2 command line is too long", "< EOF"}, 0},
+		{"hostile: long command", nil, []string{"> NOOP " + strings.Repeat("x", 2042), "< 500 5.5.2 command line is too long", "< EOF"}, 0},
+		{"longest command", nil, []string{"> NOOP " + strings.Repeat("x", 2041), "< 250"}, 0},
+		{"empty command", nil, []string{"> ", "< 500 5.5.2", "> NOOP", "< 250"}, 0},
+		{"hostile: web request", nil, []string{"> POST / HTTP/1.1", "< 421 4.7.0 this is not SMTP", "< EOF"}, 0},
+		{"hostile: content after a refused DATA, at once", begin, []string{`>"DATA\r\nNOOP\r\n"`, "< 421 4.7.0 content without", "< EOF"}, 0},
+		{"hostile: content after a refused DATA, later", begin, []string{"> DATA", "< 554", "> dear friend", "< 421 4.7.0 content without", "< EOF"}, 0},
+		{"hostile: octets after a refused DATA", begin, []string{"> DATA", "< 554", `>"\x01\r\n"`, "< 421 4.7.0 content without", "< EOF"}, 0},
+		{"hostile: header after a refused DATA", begin, []string{"> DATA", "< 554", "> Subject: x", "< 421 4.7.0", "< EOF"}, 0},
+		{"hostile: BDAT", begin, []string{"> RCPT TO:<r@ours.example>", "< 250", `>"BDAT 6 LAST\r\nNOOP\r\n"`, "< 421 4.7.0 content without", "< EOF"}, 0},
+		{"a client that vanishes", begin, []string{"> RCPT TO:<r@ours.example>", "< 250", "> DATA", "< 354", "> half a message"}, 0},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			rec := refusingRecorder()
+			srv, addr := startServer(t, rec, func(c *ServerConfig) { c.Limits.MaxSize = 1_000_000 })
+			d := dial(t, addr)
+			d.play("< 220 mx.ours.example ESMTP")
+			d.play(test.before...)
+			d.play(test.script...)
+			d.conn.Close()
+			shutdown(t, srv)
+			if got := len(rec.got()); got != test.arrivals {
+				t.Errorf("%d messages arrived, want %d", got, test.arrivals)
+			}
+		})
+	}
+}
+
+func refusingRecorder() *recorder {
+	return &recorder{
+		sender: func(_ mail.Client, env mail.Envelope) *mail.Failure {
+			if env.Sender.Local == "refused" {
+				return mail.Fail(mail.NotPermitted, "", nil)
+			}
+			return nil
+		},
+		recipient: func(_ mail.Envelope, r mail.Recipient) *mail.Failure {
+			switch r.Address.Local {
+			case "unknown":
+				return mail.Fail(mail.NoSuchMailbox, "", nil)
+			case "later":
+				return mail.AsFailure(errors.New("a secret"))
+			case "doubt":
+				return mail.Fail(mail.Doubtful, "", nil)
+			case "closing":
+				return mail.FromReply("next.example", 421, "4.3.2", "\u00e9\u00e8")
+			case "odd":
+				f := mail.Fail(mail.NoSuchMailbox, "", nil)
+				f.Code, f.Text = 250, "two\r\nlines"
+				return f
+			}
+			return nil
+		},
+	}
+}
+
+func TestLMTPDialogues(t *testing.T) {
+	hello := []string{"> LHLO client.example", "<* 250"}
+	begin := append(hello, "> MAIL FROM:<a@b.example>", "< 250")
+	tests := []struct {
+		name   string
+		before []string
+		script []string
+	}{
+		{"no SMTP greeting", nil, []string{"> EHLO h", "< 500 5.5.1", "> HELO h", "< 500"}},
+		{"DATA without recipients", begin, []string{"> RCPT TO:<unknown@ours.example>", "< 550", "> DATA", "< 503 5.5.1"}},
+		{"a reply per accepted recipient, in order, also for a repeated one", begin, []string{
+			"> RCPT TO:<r@ours.example>", "< 250", "> RCPT TO:<unknown@ours.example>", "< 550", "> RCPT TO:<full@ours.example>", "< 250", "> RCPT TO:<r@ours.example>", "< 250",
+			"> DATA", "< 354", "> x", "> .", "< 250 2.0.0 for r", "< 452 4.3.1", "< 250 2.0.0 for r", "> NOOP", "< 250 2.0.0 ok"}},
+		{"refused content", begin, []string{
+			"> RCPT TO:<r@ours.example>", "< 250", "> RCPT TO:<s@ours.example>", "< 250",
+			"> DATA", "< 354", `>"x\ny\r\n.\r\n"`, "< 550 5.6.0", "< 550 5.6.0", "> NOOP", "< 250 2.0.0 ok"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			rec := refusingRecorder()
+			rec.accept = verdictPerRecipient
+			_, addr := startServer(t, rec, func(c *ServerConfig) { c.Kind = KindLMTP })
+			d := dial(t, addr)
+			d.play("< 220 mx.ours.example LMTP")
+			d.play(test.before...)
+			d.play(test.script...)
+		})
+	}
+}
+
+func TestExtensionsOffered(t *testing.T) {
+	tlsConfig, _ := serverCertificate(t)
+	tests := []struct {
+		name   string
+		change func(*ServerConfig)
+		want   []string
+	}{
+		{"plain", nil, []string{"PIPELINING", "SIZE 52428800", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES"}},
+		{"64-bit size", func(c *ServerConfig) { c.Limits.MaxSize = 1 << 40 }, []string{"PIPELINING", "SIZE 1099511627776", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES"}},
+		{"with TLS to be had", func(c *ServerConfig) { c.TLS = tlsConfig }, []string{"PIPELINING", "SIZE 52428800", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES", "STARTTLS"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			_, addr := startServer(t, &recorder{}, test.change)
+			d := dial(t, addr)
+			d.play("< 220", "> EHLO h", "< 250-mx.ours.example")
+			for i, want := range test.want {
+				separator := "-"
+				if i == len(test.want)-1 {
+					separator = " "
+				}
+				if got := d.expect("250" + separator); got[4:] != want+"\r\n" {
+					t.Errorf("extension %q, want %q", got, want)
+				}
+			}
+		})
+	}
+}
+
+// verdictPerRecipient refuses "full" for now.
+func verdictPerRecipient(_ context.Context, m *mail.Message) []mail.Verdict {
+	var out []mail.Verdict
+	for _, r := range m.Envelope.Recipients {
+		v := mail.Verdict{Text: "for " + r.Address.Local}
+		if r.Address.Local == "full" {
+			v = mail.Verdict{Failure: mail.Fail(mail.ResourceShort, "", nil).WithStatus("4.3.1")}
+		}
+		out = append(out, v)
+	}
+	return out
+}
+
+func TestEnvelopeReachesTheHandler(t *testing.T) {
+	rec := &recorder{}
+	_, addr := startServer(t, rec, nil)
+	d := dial(t, addr)
+	d.play("< 220", "> EHLO odd name()<>", "<* 250",
+		"> MAIL FROM:<\"a b\"@B.Example> SIZE=10 BODY=8BITMIME SMTPUTF8 RET=hdrs ENVID=QQ+2B314+3D1", "< 250",
+		"> RCPT TO:<r+detail@ours.example> NOTIFY=success,FAILURE ORCPT=rfc822;Bob+2Bx@ours.example", "< 250",
+		"> RCPT TO:<jürgen@bücher.example> NOTIFY=NEVER ORCPT=utf-8;jürgen@bücher.example", "< 250",
+		"> DATA", "< 354", ">\"Received: x\\r\\n\\r\\n\\xff..\\r\\n.\\r\\n\"", "< 250")
+	got := rec.got()
+	if len(got) != 1 {
+		t.Fatalf("%d messages arrived", len(got))
+	}
+	m := got[0].message
+	want := mail.Envelope{
+		Sender: mail.Address{Local: "a b", Domain: "b.example"},
+		Recipients: []mail.Recipient{
+			{Address: mail.Address{Local: "r+detail", Domain: "ours.example"}, Notify: mail.NotifySuccess | mail.NotifyFailure, Original: "rfc822;Bob+x@ours.example"},
+			{Address: mail.Address{Local: "jürgen", Domain: "xn--bcher-kva.example"}, Notify: mail.NotifyNever, Original: "utf-8;jürgen@bücher.example"},
+		},
+		Body: mail.Body8BitMIME, SMTPUTF8: true, Return: "HDRS", EnvelopeID: "QQ+314=1",
+	}
+	if diff := jsonDiff(t, m.Envelope, want); diff != "" {
+		t.Error(diff)
+	}
+	if c := got[0].content; c != "Received: x\r\n\r\n\xff..\r\n" {
+		t.Errorf("content %q", c)
+	}
+	if f := m.Facts; f.Received != 1 || !f.EightBit || f.HeaderUTF8 || f.Size != int64(len(got[0].content)) {
+		t.Errorf("facts %+v", f)
+	}
+	o := m.Origin
+	if o.Transport != "smtp" || o.Helo != "odd?name????" || o.Remote != d.conn.LocalAddr().String() || o.TLS != "" || o.Received.IsZero() {
+		t.Errorf("origin %+v", o)
+	}
+	c := got[0].client
+	if !c.ESMTP || c.LMTP || c.Addr.String() != d.conn.LocalAddr().String() || c.Local.String() != addr {
+		t.Errorf("client %+v", c)
+	}
+	if got[0].perRcpt {
+		t.Error("verdicts per recipient asked for SMTP")
+	}
+}
+
+// jsonDiff compares envelopes in the form that is stored.
+func jsonDiff(t *testing.T, got, want mail.Envelope) string {
+	t.Helper()
+	g, err := json.Marshal(got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := json.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(g) != string(w) {
+		return "envelope " + string(g) + "\n    want " + string(w)
+	}
+	return ""
+}

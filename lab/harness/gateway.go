@@ -1,0 +1,215 @@
+// Package harness runs gateways as processes of their own for the lab: a
+// throwaway CA, configurations, next hops that count what arrives, and a load
+// generator. It takes real executables, so that killing them is real.
+package harness
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Build compiles the gateway with build tags into dir and returns the path.
+func Build(dir string, tags ...string) (string, error) {
+	exe := filepath.Join(dir, "mailxmppd")
+	cmd := exec.Command("go", "build", "-tags", strings.Join(tags, ","), "-o", exe, "mailxmppd/cmd/mailxmppd")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building the gateway: %w\n%s", err, out)
+	}
+	return exe, nil
+}
+
+// Gateway is one gateway process with its configuration.
+type Gateway struct {
+	Exe    string
+	Domain string
+	SMTP   string   // address of the relay listener
+	XMPP   string   // address for streams
+	Config string   // path of the configuration file
+	Wrap   []string // a command to run the gateway under, e.g. strace
+
+	mu      sync.Mutex
+	cmd     *exec.Cmd
+	ended   chan struct{}
+	stopped chan struct{} // closed when a stop point was reached
+	log     []string
+}
+
+// Spec says how a gateway is configured.
+type Spec struct {
+	Exe, Dir   string
+	CA         *CA
+	Domain     string
+	Store      string            // URL
+	Schema     string            // Postgres
+	Deliver    string            // hop URL of the final delivery
+	SMTP, XMPP string            // addresses, from FreeAddrs
+	Peers      map[string]string // domain -> address of its streams
+	Route      string            // hop URL for all other domains, "" for MX
+	Extra      string            // further TOML
+}
+
+// NewGateway writes the configuration; Start runs it.
+func NewGateway(s Spec) (*Gateway, error) {
+	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	cert, key, err := s.CA.Issue(s.Domain)
+	if err != nil {
+		return nil, err
+	}
+	g := &Gateway{Exe: s.Exe, Domain: s.Domain, SMTP: s.SMTP, XMPP: s.XMPP, Config: filepath.Join(s.Dir, "config.toml")}
+	return g, os.WriteFile(g.Config, []byte(s.toml(cert, key)), 0o600)
+}
+
+func (s Spec) toml(cert, key string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "[[domain]]\nname = %q\ncertificate = %q\nkey = %q\ndeliver = %q\nverify = \"none\"\n", s.Domain, cert, key, s.Deliver)
+	fmt.Fprintf(&b, "[[listener]]\nkind = \"relay\"\naddress = %q\ntls = \"none\"\ntrusted = [\"127.0.0.0/8\"]\n", s.SMTP)
+	fmt.Fprintf(&b, "[store]\nurl = %q\n", s.Store)
+	if s.Schema != "" {
+		fmt.Fprintf(&b, "schema = %q\nnode = \"lab\"\n", s.Schema)
+	}
+	fmt.Fprintf(&b, "[dns]\nservers = [\"127.0.0.1:9\"]\n[tls]\nroots = %q\n[admin]\nsocket = %q\n", s.CA.File, filepath.Join(s.Dir, "admin.sock"))
+	for domain, addr := range s.Peers {
+		fmt.Fprintf(&b, "[[peer]]\ndomain = %q\naddress = [%q]\npolicy = \"required\"\n", domain, addr)
+	}
+	if s.Route != "" {
+		fmt.Fprintf(&b, "[[route]]\ndomain = \"*\"\nnext = %q\ntls = \"none\"\n", s.Route)
+	}
+	fmt.Fprintf(&b, "[xmpp]\nlisten = [%q]\n%s\n", s.XMPP, s.Extra)
+	return b.String()
+}
+
+// FreeAddrs finds n free loopback addresses.
+func FreeAddrs(n int) ([]string, error) {
+	var addrs []string
+	for range n {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer ln.Close()
+		addrs = append(addrs, ln.Addr().String())
+	}
+	return addrs, nil
+}
+
+// Start runs the gateway, with further environment, and waits until it greets.
+func (g *Gateway) Start(ctx context.Context, env ...string) error {
+	args := append(append([]string{}, g.Wrap...), g.Exe, "serve", "--config", g.Config)
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.StderrPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	g.cmd, g.ended, g.stopped, g.log = cmd, make(chan struct{}), make(chan struct{}), nil
+	ended, stopped := g.ended, g.stopped
+	g.mu.Unlock()
+	go func() {
+		g.read(bufio.NewScanner(out), stopped)
+		cmd.Wait()
+		close(ended)
+	}()
+	return g.awaitGreeting(ctx, ended, stopped)
+}
+
+// read keeps the last lines of the log and watches for the stop point.
+func (g *Gateway) read(lines *bufio.Scanner, stopped chan struct{}) {
+	for reached := false; lines.Scan(); {
+		g.mu.Lock()
+		if g.log = append(g.log, lines.Text()); len(g.log) > 2000 {
+			g.log = g.log[1000:]
+		}
+		g.mu.Unlock()
+		if strings.HasPrefix(lines.Text(), "stopped at ") && !reached {
+			reached = true
+			close(stopped)
+		}
+	}
+}
+
+// awaitGreeting polls the SMTP port for at most 20 s.
+func (g *Gateway) awaitGreeting(ctx context.Context, ended, stopped chan struct{}) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	for {
+		if c, err := net.DialTimeout("tcp", g.SMTP, time.Second); err == nil {
+			c.SetDeadline(time.Now().Add(2 * time.Second))
+			line, _ := bufio.NewReader(c).ReadString('\n')
+			c.Close()
+			if strings.HasPrefix(line, "220 ") {
+				return nil
+			}
+		}
+		select {
+		case <-ended:
+			return errors.New("gateway ended:\n" + g.Log())
+		case <-stopped:
+			return nil
+		case <-ctx.Done():
+			return errors.New("gateway does not greet:\n" + g.Log())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// PID is the process id of the running gateway (of its wrapper, if any).
+func (g *Gateway) PID() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.cmd.Process.Pid
+}
+
+// AtStopPoint is closed once the gateway has stopped at its stop point.
+func (g *Gateway) AtStopPoint() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.stopped
+}
+
+// Kill ends the gateway by SIGKILL and waits for its end.
+func (g *Gateway) Kill() error { return g.end(syscall.SIGKILL, 10*time.Second) }
+
+// Stop ends the gateway by SIGTERM, and by SIGKILL if it takes over a minute.
+func (g *Gateway) Stop() error { return g.end(syscall.SIGTERM, time.Minute) }
+
+func (g *Gateway) end(sig syscall.Signal, patience time.Duration) error {
+	g.mu.Lock()
+	cmd, ended := g.cmd, g.ended
+	g.mu.Unlock()
+	if cmd == nil {
+		return nil
+	}
+	cmd.Process.Signal(sig)
+	select {
+	case <-ended:
+		return nil
+	case <-time.After(patience):
+		cmd.Process.Kill()
+		<-ended
+		return fmt.Errorf("gateway of %s did not end after %s:\n%s", g.Domain, sig, g.Log())
+	}
+}
+
+// Log returns the last lines that the process wrote on standard error.
+func (g *Gateway) Log() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return strings.Join(g.log, "\n")
+}

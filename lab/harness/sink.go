@@ -1,0 +1,174 @@
+package harness
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+)
+
+// Sink is a final mailbox that takes everything by SMTP or LMTP and never
+// de-duplicates. What Keep returns for a message is remembered, in order of
+// arrival, once per recipient.
+type Sink struct {
+	Addr string
+	ln   net.Listener
+	keep func(content []byte) string
+
+	mu    sync.Mutex
+	conns map[net.Conn]bool
+	got   []string
+	count int
+	more  chan struct{}
+}
+
+// NewSink listens on addr. keep may be nil: then only the count is kept.
+func NewSink(addr string, keep func(content []byte) string) (*Sink, error) {
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	s := &Sink{Addr: ln.Addr().String(), ln: ln, keep: keep, conns: map[net.Conn]bool{}, more: make(chan struct{}, 1)}
+	go s.serve()
+	return s, nil
+}
+
+func (s *Sink) serve() {
+	for {
+		c, err := s.ln.Accept()
+		if err != nil {
+			return
+		}
+		s.mu.Lock()
+		s.conns[c] = true
+		s.mu.Unlock()
+		go func() {
+			s.session(c)
+			c.Close()
+			s.mu.Lock()
+			delete(s.conns, c)
+			s.mu.Unlock()
+		}()
+	}
+}
+
+// Close ends the listener and all sessions.
+func (s *Sink) Close() {
+	s.ln.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		c.Close()
+	}
+}
+
+func (s *Sink) session(c net.Conn) {
+	r, w := bufio.NewReaderSize(c, 64<<10), bufio.NewWriter(c)
+	fmt.Fprintf(w, "220 sink ESMTP\r\n")
+	lmtp, rcpts := false, 0
+	for {
+		if r.Buffered() == 0 && w.Flush() != nil {
+			return
+		}
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return
+		}
+		verb := strings.ToUpper(strings.TrimSpace(line))
+		switch {
+		case strings.HasPrefix(verb, "EHLO"), strings.HasPrefix(verb, "LHLO"):
+			lmtp = verb[0] == 'L'
+			fmt.Fprintf(w, "250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 SIZE\r\n")
+		case strings.HasPrefix(verb, "RCPT"):
+			rcpts++
+			fmt.Fprintf(w, "250 2.1.5 ok\r\n")
+		case strings.HasPrefix(verb, "MAIL"), strings.HasPrefix(verb, "RSET"):
+			rcpts = 0
+			fmt.Fprintf(w, "250 2.0.0 ok\r\n")
+		case strings.HasPrefix(verb, "DATA"):
+			fmt.Fprintf(w, "354 go on\r\n")
+			if w.Flush() != nil {
+				return
+			}
+			content, err := readDots(r)
+			if err != nil {
+				return
+			}
+			s.take(content, rcpts)
+			n := 1
+			if lmtp {
+				n = rcpts
+			}
+			for range n {
+				fmt.Fprintf(w, "250 2.0.0 taken\r\n")
+			}
+			rcpts = 0
+		case strings.HasPrefix(verb, "QUIT"):
+			fmt.Fprintf(w, "221 2.0.0 bye\r\n")
+			w.Flush()
+			return
+		default:
+			fmt.Fprintf(w, "250 2.0.0 ok\r\n")
+		}
+	}
+}
+
+// readDots reads to the final dot and takes the stuffing out.
+func readDots(r *bufio.Reader) ([]byte, error) {
+	var content []byte
+	for {
+		line, err := r.ReadSlice('\n')
+		for err == bufio.ErrBufferFull {
+			content = append(content, line...)
+			line, err = r.ReadSlice('\n')
+		}
+		switch {
+		case err != nil:
+			return nil, io.ErrUnexpectedEOF
+		case bytes.Equal(line, []byte(".\r\n")) && (len(content) == 0 || bytes.HasSuffix(content, []byte("\r\n"))):
+			return content, nil
+		case line[0] == '.' && (len(content) == 0 || content[len(content)-1] == '\n'):
+			line = line[1:]
+		}
+		content = append(content, line...)
+	}
+}
+
+func (s *Sink) take(content []byte, rcpts int) {
+	note := ""
+	if s.keep != nil {
+		note = s.keep(content)
+	}
+	s.mu.Lock()
+	s.count += rcpts
+	if s.keep != nil {
+		for range rcpts {
+			s.got = append(s.got, note)
+		}
+	}
+	s.mu.Unlock()
+	select {
+	case s.more <- struct{}{}:
+	default:
+	}
+}
+
+// Count is how many messages arrived, once per recipient.
+func (s *Sink) Count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.count
+}
+
+// Got returns what was kept of them.
+func (s *Sink) Got() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.got...)
+}
+
+// More receives when something arrived.
+func (s *Sink) More() <-chan struct{} { return s.more }

@@ -1,0 +1,48 @@
+# What `make test` does is what decides; .ci/run calls it.
+
+GO       ?= go
+FUZZTIME ?= 30s
+
+.PHONY: build demo test check test-long bench fuzz deps clean
+
+build:
+	$(GO) build -o mailxmppd ./cmd/mailxmppd
+
+demo:
+	$(GO) run ./cmd/mailxmppd demo
+
+# The packages that start servers and child processes share the machine with
+# the rest: the time limit is for all of them on two slow cores.
+test: deps check
+	$(GO) test -race -timeout 14m ./...
+
+# Both builds, as the stop points of the kill tests exist in one only.
+check:
+	@out=$$(gofmt -l .); test -z "$$out" || { echo "gofmt wants to change:"; echo "$$out"; exit 1; }
+	$(GO) vet ./...
+	$(GO) vet -tags faults ./...
+	$(GO) build ./...
+	$(GO) build -tags faults ./...
+
+test-long: deps check
+	MAILXMPPD_LONG=1 $(GO) test -race -count=1 -timeout 3h ./...
+
+bench: deps
+	$(GO) test -run '^$$' -bench . -benchtime 3s ./...
+	$(GO) run ./lab/bench pair --json
+
+# Each fuzz target in turn; go takes one at a time.
+fuzz:
+	@set -e; for pkg in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "$$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+deps:
+	@scripts/deps
+	@scripts/corpus
+
+clean:
+	rm -rf mailxmppd .cache

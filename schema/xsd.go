@@ -1,0 +1,10 @@
+package schema
+
+import _ "embed"
+
+//go:embed mail-transport.xsd
+var mailTransport string
+
+// MailTransport returns the XML schema of the mail transport protocol
+// (xep-draft section 12).
+func MailTransport() string { return mailTransport }

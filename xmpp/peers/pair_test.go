@@ -1,0 +1,352 @@
+package peers
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"mailxmppd/mail"
+	"mailxmppd/store"
+	"mailxmppd/store/sqlite"
+	"mailxmppd/xmpp/stream"
+	"mailxmppd/xmpp/transfer"
+)
+
+// authority is a throwaway certificate authority.
+type authority struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &authority{cert, key}
+}
+
+func (a *authority) issue(t *testing.T, domain string) *tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), DNSNames: []string{domain},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, &key.PublicKey, a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// node is a gateway's XMPP side: streams, directory, both ends of the
+// protocol, and a store that takes what comes.
+type node struct {
+	domain string
+	addr   string
+	store  *sqlite.Store
+	ctx    context.Context
+	stop   context.CancelFunc
+	done   sync.WaitGroup
+	mgr    *stream.Manager
+	dir    *Directory
+	sender *transfer.Sender
+
+	mu      sync.Mutex
+	arrived []mail.ID
+}
+
+// startNode starts a node for domain, with its peers' addresses.
+func startNode(t *testing.T, ca *authority, domain string, peers ...Configured) *node {
+	t.Helper()
+	n := &node{domain: domain}
+	n.ctx, n.stop = context.WithCancel(context.Background())
+	var err error
+	if n.store, err = sqlite.Open(n.ctx, sqlite.Config{Path: filepath.Join(t.TempDir(), "mail.db")}); err != nil {
+		t.Fatal(err)
+	}
+	cert := ca.issue(t, domain)
+	roots := x509.NewCertPool()
+	roots.AddCert(ca.cert)
+	server := transfer.NewServer(transfer.ServerConfig{Receiver: n, Transfers: n.store})
+	info, err := server.Capabilities().DiscoInfo()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.mgr = stream.NewManager(stream.Config{
+		Certificate: func(d string) (*tls.Certificate, error) {
+			if d != domain {
+				return nil, errors.New("not our domain")
+			}
+			return cert, nil
+		},
+		Roots: roots, Handle: server.Handle, BackOff: time.Millisecond, CloseTimeout: time.Second,
+		DiscoInfo: func(string, string) []byte { return info },
+		Up:        func(local, remote string) { n.dir.Seen(local, remote) },
+	})
+	n.dir = NewDirectory(Config{Peers: peers, DNS: &fakeDNS{}, Streams: Over(n.mgr), Store: n.store})
+	n.sender = transfer.NewSender(transfer.SenderConfig{Links: n.dir, RequestTimeout: 10 * time.Second})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.addr = ln.Addr().String()
+	n.done.Go(func() { n.mgr.Serve(n.ctx, ln) })
+	t.Cleanup(func() {
+		n.stop()
+		n.dir.Close()
+		n.mgr.Shutdown(context.Background())
+		n.done.Wait()
+		if err := n.store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return n
+}
+
+// Check and Accept make a node a transfer.Receiver: "nobody" does not exist.
+func (n *node) Check(_ context.Context, _ mail.Binding, env mail.Envelope) []*mail.Failure {
+	out := make([]*mail.Failure, len(env.Recipients))
+	for i, r := range env.Recipients {
+		if r.Address.Local == "nobody" {
+			out[i] = mail.Fail(mail.NoSuchMailbox, "", nil)
+		}
+	}
+	return out
+}
+
+func (n *node) Accept(ctx context.Context, k store.TransferKey, h store.ContentHash, _ mail.Binding, m *mail.Message) ([]mail.ID, []*mail.Failure) {
+	ids, _, err := n.store.Accept(ctx, k, h, store.NewMessage{Message: *m, Transfer: k.ID, Lifetime: time.Hour})
+	failures := make([]*mail.Failure, len(m.Envelope.Recipients))
+	for i := range failures {
+		failures[i] = mail.AsFailure(err)
+	}
+	if err == nil {
+		n.mu.Lock()
+		n.arrived = append(n.arrived, m.ID)
+		n.mu.Unlock()
+	}
+	return ids, failures
+}
+
+// content reads the only message that arrived.
+func (n *node) content(t *testing.T, want int) [][]byte {
+	t.Helper()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.arrived) != want {
+		t.Fatalf("%d messages arrived, want %d", len(n.arrived), want)
+	}
+	var out [][]byte
+	for _, id := range n.arrived {
+		r, err := n.store.OpenContent(n.ctx, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Close()
+		out = append(out, b)
+	}
+	return out
+}
+
+func attempt(local, domain string, size int, to ...string) mail.Attempt {
+	content := bytes.Repeat([]byte(".what's in a name \xff?\r\n"), size/22+1)
+	content = append(fmt.Appendf(nil, "Message-ID: <%d@%s>\r\n\r\n", size, local), content...)
+	s := mail.NewScanner()
+	s.Write(content)
+	a := mail.Attempt{ID: mail.NewID(), Content: mail.Bytes(content), Facts: s.Facts(), Local: local, Domain: domain}
+	a.Envelope.Sender = mail.Address{Local: "juliet", Domain: local}
+	for _, l := range to {
+		a.Envelope.Recipients = append(a.Envelope.Recipients, mail.Recipient{Address: mail.Address{Local: l, Domain: domain}})
+	}
+	a.Transfer = mail.TransferID(a.Envelope.Sender, a.Facts)
+	return a
+}
+
+func contentOf(a mail.Attempt) []byte { return a.Content.(mail.Bytes) }
+
+// TestPair carries mail over real streams: capulet can dial montague, and
+// montague, who cannot dial capulet, answers mail on capulet's stream.
+func TestPair(t *testing.T) {
+	ca := newAuthority(t)
+	montague := startNode(t, ca, "montague.example")
+	capulet := startNode(t, ca, "capulet.example", Configured{Domain: "montague.example", Addrs: []string{montague.addr}})
+	ctx := context.Background()
+
+	var sent [][]byte
+	for _, size := range []int{100, 60000, 70000, 5 << 20} {
+		a := attempt("capulet.example", "montague.example", size, "romeo", "nobody")
+		out := capulet.sender.Deliver(ctx, a)
+		if !out[0].Delivered() || out[1].Failure == nil || out[1].Failure.Kind != mail.NoSuchMailbox {
+			t.Fatalf("%d octets: %+v, %+v", size, out[0], out[1].Failure)
+		}
+		if out[0].Proof != "pkix" || out[0].TLS == "" || out[0].RemoteID == "" {
+			t.Errorf("outcome lacks something: %+v", out[0])
+		}
+		sent = append(sent, contentOf(a))
+		again := capulet.sender.Deliver(ctx, a)
+		if again[0].RemoteID != out[0].RemoteID {
+			t.Errorf("%d octets: a twin: %+v", size, again[0])
+		}
+	}
+	for i, got := range montague.content(t, len(sent)) {
+		if !bytes.Equal(got, sent[i]) {
+			t.Errorf("message %d changed", i)
+		}
+	}
+	eventually(t, func() bool { // by capulet's stream alone: montague has no address of it
+		s, f := montague.dir.Standing(ctx, "montague.example", "capulet.example")
+		return f == nil && s == mail.Peer
+	})
+	back := attempt("montague.example", "capulet.example", 200000, "juliet")
+	if out := montague.sender.Deliver(ctx, back); !out[0].Delivered() {
+		t.Fatalf("back: %v", out[0].Failure)
+	}
+	if got := capulet.content(t, 1); !bytes.Equal(got[0], contentOf(back)) {
+		t.Error("the answer changed")
+	}
+	failures, err := capulet.sender.Check(ctx, "capulet.example", "montague.example", mail.Address{}, false, attempt("capulet.example", "montague.example", 1, "nobody", "romeo").Envelope.Recipients)
+	if err != nil || failures[0] == nil || failures[1] != nil {
+		t.Errorf("check: %v, %v", failures, err)
+	}
+}
+
+// TestClaimedSender: a stream proven for mallory cannot offer capulet's mail.
+func TestClaimedSender(t *testing.T) {
+	ca := newAuthority(t)
+	montague := startNode(t, ca, "montague.example")
+	mallory := startNode(t, ca, "mallory.example", Configured{Domain: "montague.example", Addrs: []string{montague.addr}})
+	link, _, err := mallory.dir.Link(context.Background(), "mallory.example", "montague.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	offer := "<offer xmlns='" + transfer.Namespace + "' tid='02a17f9f4ed31e8cb37852a92f177f94c8dd1ec36034b850948e9b7d00a9ca00' size='56'" +
+		" sha-256='VscDHbyewgU6pzFxG2HEZP4Byk1u7RqkEwE+kQyPX4g=' sender='juliet@%s' hops='0'><rcpt to='romeo@montague.example'/>" +
+		"<content>TWVzc2FnZS1JRDogPDFAY2FwdWxldC5leGFtcGxlPg0KDQpBcnQgdGhvdSBub3QgUm9tZW8/DQo=</content></offer>"
+	_, err = link.Request(context.Background(), "set", fmt.Appendf(nil, offer, "capulet.example"))
+	if se, ok := errors.AsType[*stream.StanzaError](err); !ok || se.Condition != "forbidden" {
+		t.Errorf("claimed sender: %v", err)
+	}
+	montague.content(t, 0)
+	el, err := link.Request(context.Background(), "set", fmt.Appendf(nil, offer, "mallory.example"))
+	if err != nil || el.Name.Local != "accepted" {
+		t.Errorf("own sender, on the same stream: %v", err)
+	}
+}
+
+// cutter stands between two nodes and ends every connection after a number of
+// octets towards the receiver.
+type cutter struct {
+	ln    net.Listener
+	after chan int // for the next connection; none: it lasts
+	wg    sync.WaitGroup
+}
+
+func startCutter(t *testing.T, to string) *cutter {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &cutter{ln: ln, after: make(chan int, 1)}
+	c.wg.Go(func() {
+		for {
+			in, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", to)
+			if err != nil {
+				in.Close()
+				continue
+			}
+			limit := int64(1 << 40)
+			select {
+			case n := <-c.after:
+				limit = int64(n)
+			default:
+			}
+			c.wg.Go(func() { io.Copy(in, out); in.Close() })
+			c.wg.Go(func() { io.CopyN(out, in, limit); out.Close(); in.Close() })
+		}
+	})
+	t.Cleanup(func() { c.ln.Close() })
+	return c
+}
+
+// TestCutAndResume cuts the connection at growing places of a large message:
+// once it has arrived, it has arrived once and unchanged.
+func TestCutAndResume(t *testing.T) {
+	ca := newAuthority(t)
+	montague := startNode(t, ca, "montague.example")
+	wire := startCutter(t, montague.addr)
+	capulet := startNode(t, ca, "capulet.example", Configured{Domain: "montague.example", Addrs: []string{wire.ln.Addr().String()}})
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	var sent [][]byte
+	for i, after := range []int{20000, 300000, 700000, 1000000} {
+		if l := capulet.mgr.Live("capulet.example", "montague.example"); l != nil {
+			l.Close("")
+			<-l.Done()
+		}
+		wire.after <- after
+		a := attempt("capulet.example", "montague.example", 700000+i, "romeo")
+		sent = append(sent, contentOf(a))
+		out := capulet.sender.Deliver(ctx, a)
+		if out[0].Delivered() && after < 900000 {
+			t.Errorf("delivered over a connection cut after %d octets", after)
+		}
+		for tries := 0; !out[0].Delivered() && tries < 200; tries++ { // the dial's back-off passes
+			if out[0].Failure.Class == mail.Permanent {
+				t.Fatalf("cut after %d: %v", after, out[0].Failure)
+			}
+			a.InDoubt = out[0].Failure.Class == mail.InDoubt
+			time.Sleep(5 * time.Millisecond)
+			out = capulet.sender.Deliver(ctx, a)
+		}
+		if !out[0].Delivered() {
+			t.Fatalf("cut after %d: %v", after, out[0].Failure)
+		}
+	}
+	for i, got := range montague.content(t, len(sent)) {
+		if !bytes.Equal(got, sent[i]) {
+			t.Errorf("message %d changed", i)
+		}
+	}
+}

@@ -1,0 +1,90 @@
+package stream
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"log/slog"
+	"time"
+
+	"mailxmppd/xmpp/wire"
+)
+
+// Config is what a Manager needs. Zero values stand for the defaults given.
+// The functions are called from many goroutines at once.
+type Config struct {
+	// Certificate returns the certificate of one of our domains (A-labels);
+	// an error means that the domain is not ours. Required.
+	Certificate func(domain string) (*tls.Certificate, error)
+	// Roots are the authorities that peers' certificates may come from; nil
+	// for the system's.
+	Roots *x509.CertPool
+
+	Limits      wire.Limits // after authentication; wire.Default
+	MaxOutBytes int         // octets queued for one peer, 1 MiB; a quarter more for answers
+	MaxInBytes  int         // octets of requests that one peer has in hand here, 32 MiB
+
+	MaxStreams    int // connections accepted, 4096
+	MaxPerAddress int // connections accepted from one IP address, 64
+	HandlerSlots  int // requests of one link in hand at once, 256
+
+	NegotiateTimeout time.Duration // from connect to ready, 20 s
+	IdleClose        time.Duration // a link without requests is closed, 10 min
+	PingAfter        time.Duration // a link that brought nothing is asked for life, 1 min
+	RequestTimeout   time.Duration // for an answer, 1 min
+	WriteTimeout     time.Duration // for 64 KiB to leave, 1 min
+	CloseTimeout     time.Duration // for each step of an orderly close, 5 s
+	MaxLife          time.Duration // of a link, 24 h; a certificate that expires ends it earlier
+	BackOff          time.Duration // after the first failed dial, 500 ms; doubles up to 30 s
+
+	// Handle answers a request that the stream layer does not answer itself.
+	// Each call has its own goroutine; ctx ends with the link. nil: no
+	// request is served.
+	Handle func(ctx context.Context, l *Link, iq *IQ) Reply
+	// DiscoInfo returns the children of the answer to disco#info (XEP-0030),
+	// encoded, namespaces inherited from the query. nil: none.
+	DiscoInfo func(local, remote string) []byte
+	// Up tells that a pair of domains has got its first live link, Down that
+	// it has lost its last. They alternate for a pair; they must not block.
+	Up, Down func(local, remote string)
+	// Allow may refuse a proven remote domain. nil: all are welcome.
+	Allow func(remote string) bool
+
+	Version string // of the program, for XEP-0092; "" for none
+	Log     *slog.Logger
+}
+
+func (c Config) withDefaults() Config {
+	if c.Limits == (wire.Limits{}) {
+		c.Limits = wire.Default()
+	}
+	positive(&c.MaxOutBytes, 1<<20)
+	positive(&c.MaxInBytes, 32<<20)
+	positive(&c.MaxStreams, 4096)
+	positive(&c.MaxPerAddress, 64)
+	positive(&c.HandlerSlots, 256)
+	positive(&c.NegotiateTimeout, 20*time.Second)
+	positive(&c.IdleClose, 10*time.Minute)
+	positive(&c.PingAfter, time.Minute)
+	positive(&c.RequestTimeout, time.Minute)
+	positive(&c.WriteTimeout, time.Minute)
+	positive(&c.CloseTimeout, 5*time.Second)
+	positive(&c.MaxLife, 24*time.Hour)
+	positive(&c.BackOff, 500*time.Millisecond)
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func positive[T ~int | ~int64](v *T, otherwise T) {
+	if *v <= 0 {
+		*v = otherwise
+	}
+}
+
+// Target is an address at which a domain's streams are accepted.
+type Target struct {
+	Host string // as DNS or the configuration named it, for logs only
+	Addr string // "ip:port"
+}

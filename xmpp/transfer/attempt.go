@@ -1,0 +1,261 @@
+package transfer
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"mailxmppd/mail"
+	"mailxmppd/mail/faults"
+	"mailxmppd/xmpp/wire"
+)
+
+// attempt is one Deliver on one link.
+type attempt struct {
+	s    *Sender
+	link Link
+	caps Capabilities
+	a    mail.Attempt
+	env  mail.Envelope // as it goes out; its recipients are a's in a's order
+	out  []mail.Outcome
+}
+
+// deliver carries the recipients in batches. misfit, if any, is what those
+// get whose earlier attempt has not moved them.
+func (t *attempt) deliver(ctx context.Context, misfit *mail.Failure) []mail.Outcome {
+	t.out = make([]mail.Outcome, len(t.env.Recipients))
+	todo := group(t.env.Recipients, t.caps.MaxRecipients)
+	if t.a.InDoubt {
+		todo = t.resolve(ctx, todo)
+	}
+	for len(todo) > 0 {
+		b := todo[0]
+		todo = todo[1:]
+		if misfit != nil {
+			t.fail(b, misfit)
+			continue
+		}
+		if smaller := t.carry(ctx, b); smaller != nil {
+			todo = append(smaller, todo...)
+		}
+	}
+	return t.out
+}
+
+// resolve asks what became of an earlier attempt (xep-draft section 5.5) and
+// returns what is still to be offered. Where nobody answers the doubt stays.
+func (t *attempt) resolve(ctx context.Context, todo []*batch) []*batch {
+	var open []*batch
+	for len(todo) > 0 {
+		b := todo[0]
+		todo = todo[1:]
+		payload, err := encodeStatus(t.a.Transfer, b.rcpts)
+		if err == nil && len(payload)+t.around() > t.link.MaxStanza() && len(b.rcpts) > 1 {
+			todo = append(b.halves(), todo...)
+			continue
+		}
+		var ans *answer
+		if err == nil {
+			ans, err = t.request(ctx, "get", payload, t.a.Transfer)
+		}
+		if err != nil {
+			t.fail(b, doubt(t.a.Domain, err))
+			continue
+		}
+		if b = b.without(t.acceptedBefore(b, ans)); len(b.rcpts) > 0 {
+			open = append(open, b)
+		}
+	}
+	return open
+}
+
+// acceptedBefore settles the recipients that the answer to status names.
+func (t *attempt) acceptedBefore(b *batch, ans *answer) map[string]bool {
+	done := map[string]bool{}
+	if ans.kind != accepted {
+		return done
+	}
+	ids := map[string]string{}
+	for _, v := range ans.rcpts {
+		if v.failure == nil {
+			ids[v.to] = v.queueID
+			done[v.to] = true
+		}
+	}
+	for i, r := range b.rcpts {
+		if done[r.to] {
+			t.settle(b, i, verdict{to: r.to, queueID: ids[r.to]})
+		}
+	}
+	return done
+}
+
+// carry hands one batch over, or returns it in smaller batches when its offer
+// would not fit into one stanza.
+func (t *attempt) carry(ctx context.Context, b *batch) []*batch {
+	buf := t.s.buffers.Get().(*[]byte)
+	defer t.s.buffers.Put(buf)
+	e := wire.NewEncoder((*buf)[:0])
+	o := &offer{tid: t.a.Transfer, size: t.a.Facts.Size, sum: t.a.Facts.SHA256,
+		hops: t.a.Facts.Received + countReceived(t.a.Trace), env: t.env, rcpts: b.rcpts, trace: t.a.Trace}
+	encodeOffer(e, o, time.Now())
+
+	inline := o.size <= int64(min(t.s.cfg.MaxInline, t.caps.MaxInline)) &&
+		t.stanza(e, contentTags+base64.StdEncoding.EncodedLen(int(o.size))) <= t.link.MaxStanza()
+	if inline {
+		if err := t.addWhole(e); err != nil {
+			t.fail(b, mail.AsFailure(err))
+			return nil
+		}
+	}
+	e.End()
+	payload, err := e.Bytes()
+	switch {
+	case err != nil:
+		t.fail(b, mail.Fail(mail.NotAcceptable, "envelope cannot be written in XML", err).WithStatus("5.6.0"))
+		return nil
+	case inline:
+		t.offerWhole(ctx, b, payload)
+	case len(payload)+t.around() <= t.link.MaxStanza():
+		t.offerChunks(ctx, b, payload)
+	case len(b.rcpts) > 1:
+		return b.halves()
+	default:
+		t.fail(b, mail.Fail(mail.TooLarge, "envelope does not fit into a stanza to the peer", nil))
+	}
+	*buf = payload[:0]
+	return nil
+}
+
+// contentTags are the octets that content adds besides its base64, and the
+// offer's end.
+const contentTags = len("><content></content></offer>")
+
+func (t *attempt) stanza(e *wire.Encoder, more int) int { return e.Len() + more + t.around() }
+
+// around bounds the octets of an IQ stanza besides its payload, every
+// character of the domains escaped.
+func (t *attempt) around() int {
+	return 256 + len(mail.UnicodeDomain(t.a.Local)) + len(mail.UnicodeDomain(t.a.Domain))
+}
+
+// addWhole reads the content into the offer.
+func (t *attempt) addWhole(e *wire.Encoder) error {
+	buf := t.s.buffers.Get().(*[]byte)
+	defer t.s.buffers.Put(buf)
+	content := grow(buf, int(t.a.Facts.Size))
+	r, err := t.a.Content.Open()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if _, err := io.ReadFull(r, content); err != nil {
+		return fmt.Errorf("content is shorter than its size: %w", err)
+	}
+	addContent(e, content)
+	return nil
+}
+
+// grow makes *buf hold n octets.
+func grow(buf *[]byte, n int) []byte {
+	if cap(*buf) < n {
+		*buf = make([]byte, n)
+	}
+	*buf = (*buf)[:n]
+	return *buf
+}
+
+func (t *attempt) offerWhole(ctx context.Context, b *batch, payload []byte) {
+	faults.Point("xmpp.before-offer")
+	ans, err := t.request(ctx, "set", payload, t.a.Transfer)
+	t.conclude(b, ans, err)
+}
+
+// conclude enters the outcome of a request that may have moved
+// responsibility: an offer with content or a commit.
+func (t *attempt) conclude(b *batch, ans *answer, err error) {
+	faults.Point("xmpp.after-answer")
+	switch {
+	case err != nil && mayHaveActed(err):
+		// xep-draft section 5.5: the peer may have taken it.
+		t.fail(b, doubt(t.a.Domain, err))
+	case err != nil:
+		t.fail(b, t.failure(err))
+	case ans.kind == accepted && !ans.matches(b.rcpts):
+		t.misbehaved("accepted names other recipients")
+		t.fail(b, doubt(t.a.Domain, errors.New("accepted names other recipients")))
+	case ans.kind == accepted:
+		for i, v := range ans.rcpts {
+			t.settle(b, i, v)
+		}
+	case ans.kind == refused && ans.matches(b.rcpts):
+		for i, v := range ans.rcpts {
+			if v.failure == nil {
+				v.failure = mail.Fail(mail.Refused, "", nil)
+			}
+			t.settle(b, i, v)
+		}
+	default:
+		t.fail(b, t.malformed("unexpected "+string(ans.kind)))
+	}
+}
+
+func (t *attempt) malformed(why string) *mail.Failure {
+	t.misbehaved(why)
+	f := mail.Fail(mail.Malformed, "peer's answer does not follow the protocol", errors.New(why))
+	f.Remote = t.a.Domain
+	return f
+}
+
+func (t *attempt) misbehaved(why string) {
+	t.s.cfg.Log.Warn("peer does not follow the protocol", "peer", t.a.Domain, "id", t.a.ID, "err", why)
+}
+
+// settle enters one recipient's verdict.
+func (t *attempt) settle(b *batch, i int, v verdict) {
+	o := t.outcome()
+	o.Failure = v.failure
+	if v.failure == nil {
+		o.RemoteID, o.Text = v.queueID, "accepted as "+v.queueID
+	} else {
+		o.Text = v.failure.Text
+	}
+	for _, n := range b.numbers[i] {
+		t.out[n] = o
+	}
+}
+
+// fail gives every recipient of a batch the same failure.
+func (t *attempt) fail(b *batch, f *mail.Failure) {
+	for i := range b.rcpts {
+		t.settle(b, i, verdict{failure: f})
+	}
+}
+
+func (t *attempt) outcome() mail.Outcome {
+	bd := t.link.Binding()
+	return mail.Outcome{Remote: t.a.Domain, Proof: bd.Proof, TLS: bd.TLS}
+}
+
+// errAnswer is an answer that was given and is not understood.
+type errAnswer struct{ error }
+
+// request asks the peer and reads its answer. An unreadable answer counts as
+// one that may have been an acceptance.
+func (t *attempt) request(ctx context.Context, typ string, payload []byte, tid string) (*answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, t.s.cfg.RequestTimeout)
+	defer cancel()
+	el, err := t.link.Request(ctx, typ, payload)
+	if err != nil {
+		return nil, err
+	}
+	ans, err := decodeAnswer(t.a.Domain, tid, el)
+	if err != nil {
+		t.misbehaved(err.Error())
+		return nil, errAnswer{err}
+	}
+	return ans, nil
+}

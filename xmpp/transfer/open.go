@@ -1,0 +1,177 @@
+package transfer
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"mailxmppd/mail"
+	"mailxmppd/store"
+)
+
+// maxOpenOctets bounds the envelopes of all open transfers together, so that
+// many offers with many recipients cost a bounded memory.
+const maxOpenOctets = 64 << 20
+
+// open is an offered message whose content comes in chunks. It lives in this
+// process only: a sender that finds it gone offers again, and goes on from
+// what the store holds (xep-draft section 5.4).
+type open struct {
+	offer   *offer
+	rcpts   []verdict // from the offer
+	pending []int     // recipients that may be accepted
+	scan    *scanner  // of the octets that the store holds
+	cost    int
+}
+
+// slot serialises the requests for one transfer.
+type slot struct {
+	key   store.TransferKey
+	turn  chan struct{} // holds one token; whoever took it owns what follows
+	open  *open
+	moved chan struct{} // closed when chunks that wait should look again
+
+	refs int       // guarded by table.mu
+	cost int       // counted for open; guarded by table.mu
+	used time.Time // guarded by table.mu
+}
+
+// table holds the slots of transfers that are open or being asked about.
+type table struct {
+	perDomain, most int
+	idle            time.Duration
+
+	mu     sync.Mutex
+	slots  map[store.TransferKey]*slot
+	open   int
+	octets int
+	domain map[string]int
+	swept  time.Time
+}
+
+func newTable(perDomain, most int, idle time.Duration) *table {
+	return &table{perDomain: perDomain, most: most, idle: idle,
+		slots: map[store.TransferKey]*slot{}, domain: map[string]int{}}
+}
+
+// take returns the slot of a transfer, once it is this request's turn. The
+// requests that wait are bounded by the stream's handlers.
+func (t *table) take(ctx context.Context, k store.TransferKey) (*slot, *mail.Failure) {
+	t.mu.Lock()
+	s := t.slots[k]
+	if s == nil {
+		s = &slot{key: k, turn: make(chan struct{}, 1), moved: make(chan struct{})}
+		s.turn <- struct{}{}
+		t.slots[k] = s
+	}
+	s.refs++
+	t.mu.Unlock()
+	if err := s.wait(ctx); err != nil {
+		t.leave(s)
+		return nil, mail.AsFailure(err)
+	}
+	return s, nil
+}
+
+func (s *slot) wait(ctx context.Context) error {
+	select {
+	case <-s.turn:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *slot) pass() { s.turn <- struct{}{} }
+
+// wake lets waiting chunks look again. Only in the slot's turn.
+func (s *slot) wake() {
+	close(s.moved)
+	s.moved = make(chan struct{})
+}
+
+// done ends a request's turn.
+func (t *table) done(s *slot) {
+	s.pass()
+	t.leave(s)
+}
+
+func (t *table) leave(s *slot) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.refs--
+	s.used = time.Now()
+	t.drop(s)
+}
+
+// drop forgets a slot that nobody is in and that holds nothing.
+func (t *table) drop(s *slot) {
+	if s.refs == 0 && s.cost == 0 {
+		delete(t.slots, s.key)
+	}
+}
+
+// start opens the transfer of a slot in its turn, or says that there are too
+// many.
+func (t *table) start(s *slot, o *open) *mail.Failure {
+	o.cost = o.offer.cost()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.forget(s)
+	t.sweep()
+	switch {
+	case t.domain[s.key.Domain] >= t.perDomain:
+		return mail.Fail(mail.ResourceShort, "too many open transfers from your domain", nil)
+	case t.open >= t.most || t.octets+o.cost > maxOpenOctets:
+		return mail.Fail(mail.ResourceShort, "too many open transfers", nil)
+	}
+	t.open++
+	t.octets += o.cost
+	t.domain[s.key.Domain]++
+	s.open, s.cost, s.used = o, o.cost, time.Now()
+	return nil
+}
+
+// end closes the transfer of a slot in its turn.
+func (t *table) end(s *slot) {
+	t.mu.Lock()
+	t.forget(s)
+	t.mu.Unlock()
+	s.wake()
+}
+
+func (t *table) forget(s *slot) {
+	if s.cost == 0 {
+		return
+	}
+	t.open--
+	t.octets -= s.cost
+	if t.domain[s.key.Domain]--; t.domain[s.key.Domain] == 0 {
+		delete(t.domain, s.key.Domain)
+	}
+	s.open, s.cost = nil, 0
+}
+
+// sweep forgets what nobody has touched for too long; at most four times in
+// that span, so that its cost does not grow with the offers.
+func (t *table) sweep() {
+	if time.Since(t.swept) < t.idle/4 {
+		return
+	}
+	t.swept = time.Now()
+	for _, s := range t.slots {
+		if s.refs == 0 && time.Since(s.used) > t.idle {
+			t.forget(s)
+			t.drop(s)
+		}
+	}
+}
+
+// cost estimates the memory that an offer's envelope takes, in octets.
+func (o *offer) cost() int {
+	n := 512 + len(o.trace) + len(o.env.EnvelopeID)
+	for _, r := range o.rcpts {
+		n += 256 + 2*len(r.to) + len(r.Original)
+	}
+	return n
+}

@@ -1,0 +1,208 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"mailxmppd/mail"
+	"mailxmppd/store"
+	"mailxmppd/xmpp/stream"
+	"mailxmppd/xmpp/wire"
+)
+
+// Receiver is who takes responsibility for what peers send: the gateway.
+// Safe for concurrent use; it bounds its own waits and honours ctx.
+type Receiver interface {
+	// Check judges sender and recipients before any content is taken: one
+	// entry per recipient of env, nil where it would be accepted.
+	Check(ctx context.Context, b mail.Binding, env mail.Envelope) []*mail.Failure
+
+	// Accept takes responsibility for m, whose recipients are those that Check
+	// let pass and that were not accepted before. m.Content is nil when the
+	// content is that of the open transfer k. Per recipient of m's envelope it
+	// returns the id under which it was accepted, or a failure. What it
+	// accepted is durable, and remembered under k, when it returns. Idempotence
+	// key: k with the recipient.
+	Accept(ctx context.Context, k store.TransferKey, h store.ContentHash, b mail.Binding, m *mail.Message) ([]mail.ID, []*mail.Failure)
+}
+
+// ServerConfig configures a Server. Zero values stand for the defaults.
+type ServerConfig struct {
+	Receiver         Receiver
+	Transfers        store.Transfers
+	Capabilities     Capabilities  // announced and enforced; the zero value stands for Announced()
+	MaxOpenPerDomain int           // open transfers of one bound domain; 64
+	MaxOpen          int           // of all; 1,024
+	OpenFor          time.Duration // without progress, before an open transfer makes room; 1 h
+	ChunkWait        time.Duration // of a chunk for those before it; 10 s
+	RetryAfter       time.Duration // told to a peer that has to wait; 1 min
+	Log              *slog.Logger
+}
+
+// Server answers the requests of peers. Safe for concurrent use.
+type Server struct {
+	cfg  ServerConfig
+	open *table
+}
+
+// NewServer makes a Server.
+func NewServer(cfg ServerConfig) *Server {
+	if cfg.Capabilities.MaxMessage == 0 {
+		cfg.Capabilities = Announced()
+	}
+	defaultTo(&cfg.MaxOpenPerDomain, 64)
+	defaultTo(&cfg.MaxOpen, 1024)
+	defaultTo(&cfg.OpenFor, time.Hour)
+	defaultTo(&cfg.ChunkWait, 10*time.Second)
+	defaultTo(&cfg.RetryAfter, time.Minute)
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Server{cfg: cfg, open: newTable(cfg.MaxOpenPerDomain, cfg.MaxOpen, cfg.OpenFor)}
+}
+
+func defaultTo[T int | time.Duration](v *T, otherwise T) {
+	if *v <= 0 {
+		*v = otherwise
+	}
+}
+
+// Capabilities returns what the server announces.
+func (s *Server) Capabilities() Capabilities { return s.cfg.Capabilities }
+
+// Handle answers one request of a peer; it is what stream.Config.Handle calls.
+// Payloads of other namespaces are not ours.
+func (s *Server) Handle(ctx context.Context, l *stream.Link, iq *stream.IQ) stream.Reply {
+	return s.handle(ctx, l.Binding(), iq.Type, iq.Payload)
+}
+
+func (s *Server) handle(ctx context.Context, b mail.Binding, typ string, p *wire.Element) stream.Reply {
+	if p == nil || p.Name.Space != Namespace {
+		return stream.Reply{Error: &stream.ErrorReply{Type: "cancel", Condition: "service-unavailable"}}
+	}
+	r := request{s: s, b: b, now: time.Now()}
+	ans, f := r.answer(ctx, typ, p)
+	if f != nil {
+		s.cfg.Log.Info("request refused", "transport", "xmpp", "peer", b.Remote, "request", p.Name.Local,
+			"cond", f.Condition, "status", f.Status(), "err", f)
+		return replyError(f)
+	}
+	if ans == nil {
+		return stream.Reply{}
+	}
+	payload, err := ans.encode()
+	if err != nil {
+		return replyError(mail.Fail(mail.Internal, "", err))
+	}
+	return stream.Reply{Payload: payload}
+}
+
+// request is one request being answered.
+type request struct {
+	s   *Server
+	b   mail.Binding
+	now time.Time
+}
+
+// answer dispatches a request by its type and name; nil without a failure is
+// the empty result.
+func (r *request) answer(ctx context.Context, typ string, p *wire.Element) (*answer, *mail.Failure) {
+	switch typ + " " + p.Name.Local {
+	case "get check":
+		return r.check(ctx, p)
+	case "set offer":
+		return r.offer(ctx, p)
+	case "set chunk":
+		return r.chunk(ctx, p)
+	case "set commit":
+		return r.commit(ctx, p)
+	case "get status":
+		return r.status(ctx, p)
+	case "set abort":
+		return r.abort(ctx, p)
+	}
+	return nil, mail.Fail(mail.NotOffered, "no such request", nil)
+}
+
+func (r *request) key(tid string) store.TransferKey {
+	return store.TransferKey{Domain: r.b.Remote, Local: r.b.Local, ID: tid}
+}
+
+// check judges recipients before there is content (xep-draft section 5.7).
+func (r *request) check(ctx context.Context, p *wire.Element) (*answer, *mail.Failure) {
+	env, rcpts, f := decodeCheck(p)
+	if f == nil {
+		f = r.permitted(&env, rcpts)
+	}
+	if f != nil {
+		return nil, f
+	}
+	ans := &answer{kind: verdicts}
+	ans.rcpts, _ = r.judge(ctx, env, rcpts, nil)
+	return ans, nil
+}
+
+// permitted holds a request's envelope against binding, extensions and limits
+// (xep-draft sections 6 and 7). What concerns one recipient is noted there.
+func (r *request) permitted(env *mail.Envelope, rcpts []rcpt) *mail.Failure {
+	if !env.Sender.IsNull() && env.Sender.Domain != r.b.Remote {
+		return mail.Failf(mail.NotPermitted, "this stream does not speak for the sender's domain")
+	}
+	if most := r.s.cfg.Capabilities.MaxRecipients; len(rcpts) > most {
+		return mail.Failf(mail.ResourceShort, "more than %d recipients in one request", most).WithStatus("4.5.3")
+	}
+	for i := range rcpts {
+		rc := &rcpts[i]
+		if rc.bad == nil && rc.Address.Domain != r.b.Local {
+			rc.bad = mail.Failf(mail.NotPermitted, "recipient is not of %s: no relaying", r.b.Local)
+		}
+		if rc.bad == nil && !rc.Address.IsASCII() && !env.SMTPUTF8 {
+			rc.bad = mail.Fail(mail.NotAcceptable, "non-ASCII recipient without smtputf8", nil)
+		}
+	}
+	if !env.Sender.IsASCII() && !env.SMTPUTF8 {
+		return mail.Fail(mail.NotAcceptable, "non-ASCII sender without smtputf8", nil)
+	}
+	_, f := fit(*env, r.s.cfg.Capabilities)
+	return f
+}
+
+// judge gives a verdict for every recipient: its own mistake, the acceptance
+// remembered, or what the Receiver says. pending are the numbers of those
+// that may still be accepted.
+func (r *request) judge(ctx context.Context, env mail.Envelope, rcpts []rcpt, known map[mail.Address]mail.ID) (out []verdict, pending []int) {
+	out = make([]verdict, len(rcpts))
+	for i, rc := range rcpts {
+		out[i] = verdict{to: rc.to, failure: rc.bad, queueID: string(known[rc.Address])}
+		if rc.bad == nil && out[i].queueID == "" {
+			pending = append(pending, i)
+			env.Recipients = append(env.Recipients, rc.Recipient)
+		}
+	}
+	if len(pending) == 0 {
+		return out, nil
+	}
+	failures := r.s.cfg.Receiver.Check(ctx, r.b, env)
+	passed := pending[:0]
+	for n, i := range pending {
+		if n < len(failures) && failures[n] != nil {
+			out[i].failure = failures[n]
+			continue
+		}
+		passed = append(passed, i)
+	}
+	return out, passed
+}
+
+// storeFailure says what a failure of the store means for the peer.
+func storeFailure(err error) *mail.Failure {
+	switch {
+	case errors.Is(err, store.ErrConflict):
+		return mail.Fail(mail.Conflict, "", err)
+	case errors.Is(err, store.ErrFull):
+		return mail.Fail(mail.ResourceShort, "", err)
+	}
+	return mail.AsFailure(err)
+}

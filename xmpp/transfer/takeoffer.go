@@ -1,0 +1,156 @@
+package transfer
+
+import (
+	"context"
+	"io"
+	"slices"
+
+	"mailxmppd/mail"
+	"mailxmppd/mail/faults"
+	"mailxmppd/store"
+	"mailxmppd/xmpp/wire"
+)
+
+// offer takes an offer, with its content (xep-draft section 5.2) or without
+// (section 5.3).
+func (r *request) offer(ctx context.Context, p *wire.Element) (*answer, *mail.Failure) {
+	o, f := decodeOffer(p, r.now)
+	if f == nil {
+		f = r.withinLimits(o)
+	}
+	if f == nil {
+		f = r.permitted(&o.env, o.rcpts)
+	}
+	if f != nil {
+		return nil, f
+	}
+	s, f := r.s.open.take(ctx, r.key(o.tid))
+	if f != nil {
+		return nil, f
+	}
+	defer r.s.open.done(s)
+
+	known, err := r.s.cfg.Transfers.Lookup(ctx, s.key)
+	if err != nil {
+		return nil, storeFailure(err)
+	}
+	// xep-draft section 5.6: only acceptances are remembered, and they bind
+	// the id to its content.
+	if known.Known && known.Hash != o.hash() {
+		return nil, mail.Fail(mail.Conflict, "", nil)
+	}
+	rcpts, pending := r.judge(ctx, o.env, o.rcpts, known.Accepted)
+	switch {
+	case len(pending) == 0:
+		return settled(o.tid, rcpts), nil
+	case o.inline:
+		return r.acceptInline(ctx, s, o, rcpts, pending)
+	}
+	return r.getReady(ctx, s, o, rcpts, pending)
+}
+
+func (r *request) withinLimits(o *offer) *mail.Failure {
+	c := r.s.cfg.Capabilities
+	switch {
+	case o.size > c.MaxMessage:
+		return mail.Failf(mail.TooLarge, "message is larger than %d octets", c.MaxMessage)
+	case o.inline && len(o.content) > c.MaxInline:
+		return mail.Failf(mail.Malformed, "content inside an offer is longer than %d octets", c.MaxInline)
+	case o.hops > mail.MaxHops || countReceived(o.trace) > mail.MaxHops:
+		return mail.Fail(mail.Loop, "", nil)
+	}
+	return nil
+}
+
+func (o *offer) hash() store.ContentHash { return store.ContentHash{Size: o.size, SHA256: o.sum} }
+
+// settled is the answer when every verdict is final: accepted if any
+// recipient is.
+func settled(tid string, rcpts []verdict) *answer {
+	for _, v := range rcpts {
+		if v.queueID != "" {
+			return &answer{kind: accepted, tid: tid, rcpts: rcpts}
+		}
+	}
+	return &answer{kind: refused, tid: tid, rcpts: rcpts}
+}
+
+func (r *request) acceptInline(ctx context.Context, s *slot, o *offer, rcpts []verdict, pending []int) (*answer, *mail.Failure) {
+	scan := newScanner()
+	scan.Write(o.content)
+	if f := scan.verify(o); f != nil {
+		return nil, f
+	}
+	r.accept(ctx, s.key, o, scan, mail.Bytes(o.content), rcpts, pending)
+	return settled(o.tid, rcpts), nil
+}
+
+// accept hands the message to the Receiver and enters its verdicts.
+func (r *request) accept(ctx context.Context, k store.TransferKey, o *offer, scan *scanner, c mail.Content, rcpts []verdict, pending []int) {
+	env := o.env
+	for _, i := range pending {
+		env.Recipients = append(env.Recipients, o.rcpts[i].Recipient)
+	}
+	m := &mail.Message{
+		ID: mail.NewID(), Envelope: env, Content: c, Facts: scan.facts.Facts(), Trace: o.trace,
+		Origin: mail.Origin{Transport: "xmpp", Remote: r.b.Addr, Peer: r.b.Remote, Proof: r.b.Proof, TLS: r.b.TLS, Received: r.now},
+	}
+	ids, failures := r.s.cfg.Receiver.Accept(ctx, k, o.hash(), r.b, m)
+	faults.Point("xmpp.after-accept")
+	for n, i := range pending {
+		switch {
+		case n < len(failures) && failures[n] != nil:
+			rcpts[i].failure = failures[n]
+		case n < len(ids) && ids[n] != "":
+			rcpts[i].queueID = string(ids[n])
+		default:
+			rcpts[i].failure = mail.Fail(mail.Internal, "", nil)
+		}
+	}
+}
+
+// getReady opens a transfer in chunks, or takes up the one that is open.
+func (r *request) getReady(ctx context.Context, s *slot, o *offer, rcpts []verdict, pending []int) (*answer, *mail.Failure) {
+	var scan *scanner
+	if s.open != nil && s.open.offer.hash() == o.hash() {
+		scan = s.open.scan
+	}
+	if f := r.s.open.start(s, &open{offer: o, rcpts: slices.Clone(rcpts), pending: pending}); f != nil {
+		f.RetryAfter = r.s.cfg.RetryAfter
+		return nil, f
+	}
+	at, err := r.s.cfg.Transfers.TransferBegin(ctx, s.key, o.hash())
+	if err == nil && (scan == nil || scan.facts.Size() != at.Next) {
+		scan, err = r.rescan(ctx, s.key, at.Next)
+	}
+	if err != nil {
+		r.s.open.end(s)
+		return nil, storeFailure(err)
+	}
+	s.open.scan = scan
+	s.wake()
+	return r.readyAt(o.tid, at.Next, rcpts), nil
+}
+
+func (r *request) readyAt(tid string, at int64, rcpts []verdict) *answer {
+	c := r.s.cfg.Capabilities
+	return &answer{kind: ready, tid: tid, rcpts: rcpts, next: at, chunk: c.MaxChunk, window: c.Window}
+}
+
+// rescan reads back what the store holds of a transfer that this process has
+// not seen from its start.
+func (r *request) rescan(ctx context.Context, k store.TransferKey, size int64) (*scanner, error) {
+	scan := newScanner()
+	if size == 0 {
+		return scan, nil
+	}
+	content, err := r.s.cfg.Transfers.OpenTransfer(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	defer content.Close()
+	if _, err := io.CopyN(scan, content, size); err != nil {
+		return nil, err
+	}
+	return scan, nil
+}

@@ -1,0 +1,88 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"mailxmppd/store"
+)
+
+// poolConfig turns the URL into the settings of every connection.
+func poolConfig(cfg Config) (*pgxpool.Config, error) {
+	p, err := pgxpool.ParseConfig(cfg.URL)
+	if err != nil {
+		return nil, fmt.Errorf("store URL: %w", withoutSecret(err))
+	}
+	p.MaxConns = int32(cfg.MaxConns)
+	p.ConnConfig.ConnectTimeout = connectTimeout
+	set := p.ConnConfig.RuntimeParams
+	set["search_path"] = cfg.Schema
+	set["application_name"] = "mailxmppd " + cfg.Node
+	set["statement_timeout"] = strconv.FormatInt(statementTimeout.Milliseconds(), 10)
+	// A transaction of ours never waits for us: one that does has lost us.
+	set["idle_in_transaction_session_timeout"] = "20000"
+	set["tcp_keepalives_idle"] = "10"
+	set["tcp_keepalives_interval"] = "5"
+	set["tcp_keepalives_count"] = "3"
+	// All our statements find a few rows by an index. The planner cannot know
+	// that while the tables are new and small, and a plan made then is kept
+	// while they grow.
+	set["plan_cache_mode"] = "force_generic_plan"
+	set["enable_seqscan"] = "off"
+	set["enable_hashjoin"] = "off"
+	set["enable_mergejoin"] = "off"
+	set["jit"] = "off"
+	// Rows of a group pass through a tuple store; see batchOctets.
+	set["work_mem"] = "16MB"
+	syncSettings(set)
+	p.AfterConnect = checkSync
+	return p, nil
+}
+
+// withoutSecret keeps a password in the URL out of the error.
+func withoutSecret(err error) error {
+	if _, ok := errors.AsType[*pgconn.ParseConfigError](err); ok {
+		return errors.New("not a valid PostgreSQL URL (postgres://user@host:port/database)")
+	}
+	return err
+}
+
+// refuseUnsafe is what every new connection must show before it is used: a
+// commit that is answered before it is on disk would make each 250 a lie.
+func refuseUnsafe(ctx context.Context, c *pgx.Conn) error {
+	var commit, fsync string
+	err := c.QueryRow(ctx, `SELECT current_setting('synchronous_commit'), current_setting('fsync')`).Scan(&commit, &fsync)
+	switch {
+	case err != nil:
+		return err
+	case commit == "off":
+		return errors.New("synchronous_commit is off: accepted mail would be lost in a crash of the database; set it to on")
+	case fsync == "off":
+		return errors.New("fsync is off: accepted mail would be lost in a crash of the machine; set it to on")
+	}
+	return nil
+}
+
+// failed gives an error of the database the name that the contract has for it.
+func failed(err error) error {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == "53100" { // disk_full
+		return fmt.Errorf("%w: %w", store.ErrFull, err)
+	}
+	if errors.Is(err, pgx.ErrNoRows) {
+		return store.ErrNotFound
+	}
+	return err
+}
+
+// lost reports whether err is the loss of the connection, or of our patience
+// with it, rather than the server's answer.
+func lost(err error) bool {
+	_, answered := errors.AsType[*pgconn.PgError](err)
+	return err != nil && !answered
+}

@@ -1,0 +1,71 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+
+	"mailxmppd/store"
+)
+
+// maintainBatch bounds what one call removes of each kind.
+const maintainBatch = 1000
+
+// removals are the steps of Maintain: each removes at most $1 of what has not
+// been touched for $2 seconds. Locked rows are in use, or another node's to
+// remove.
+func removals(r store.Retention) []struct {
+	what, sql string
+	age       float64
+} {
+	return []struct {
+		what, sql string
+		age       float64
+	}{
+		{"acceptances", `
+			DELETE FROM acceptances WHERE ctid = ANY (ARRAY(
+				SELECT ctid FROM acceptances WHERE accepted_at < now() - $2 * interval '1 second'
+				ORDER BY accepted_at LIMIT $1 FOR UPDATE SKIP LOCKED))`, seconds(r.Acceptances)},
+		{"open transfers", `
+			WITH t AS (
+				DELETE FROM transfers WHERE ctid = ANY (ARRAY(
+					SELECT ctid FROM transfers WHERE touched_at < now() - $2 * interval '1 second' LIMIT $1 FOR UPDATE SKIP LOCKED))
+				RETURNING content_id
+			), c AS (
+				DELETE FROM content c USING t WHERE c.content_id = t.content_id
+			)
+			SELECT FROM t`, seconds(r.Transfers)},
+		{"unfinished content", `
+			WITH u AS (
+				DELETE FROM uploads WHERE ctid = ANY (ARRAY(
+					SELECT ctid FROM uploads WHERE touched_at < now() - $2 * interval '1 second' LIMIT $1 FOR UPDATE SKIP LOCKED))
+				RETURNING content_id
+			), c AS (
+				DELETE FROM content c USING u WHERE c.content_id = u.content_id
+			)
+			SELECT FROM u`, seconds(r.Transfers)},
+		{"finished messages", `
+			WITH m AS (
+				DELETE FROM messages WHERE id = ANY (ARRAY(
+					SELECT id FROM messages WHERE finished_at < now() - $2 * interval '1 second'
+					ORDER BY finished_at LIMIT $1 FOR UPDATE SKIP LOCKED))
+				RETURNING id
+			), d AS (
+				DELETE FROM deliveries d USING m WHERE d.message_id = m.id
+			), a AS (
+				DELETE FROM attempts a USING m WHERE a.message_id = m.id
+			)
+			SELECT FROM m`, seconds(r.Traces)},
+	}
+}
+
+// Maintain implements store.Store.
+func (s *Store) Maintain(ctx context.Context, r store.Retention) (more bool, err error) {
+	for _, step := range removals(r) {
+		tag, err := s.pool.Exec(ctx, step.sql, maintainBatch, step.age)
+		if err != nil {
+			return false, fmt.Errorf("remove %s: %w", step.what, failed(err))
+		}
+		more = more || tag.RowsAffected() >= maintainBatch
+	}
+	return more, nil
+}

@@ -1,0 +1,307 @@
+package sqlite
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"mailxmppd/mail"
+	"mailxmppd/store"
+)
+
+// smallPiece is the length up to which a piece of a transfer is joined with
+// the chunk that follows it, so that tiny chunks do not make as many rows.
+const smallPiece = 4096
+
+// openTransfer is a row of transfers.
+type openTransfer struct {
+	hash                  store.ContentHash
+	content, pieces, next int64
+}
+
+func findOpen(c *conn, k store.TransferKey) (*openTransfer, error) {
+	r, err := c.first("SELECT size, sha256, content, pieces, next FROM transfers WHERE domain = ? AND local = ? AND tid = ?",
+		k.Domain, k.Local, k.ID)
+	if err != nil || r == nil {
+		return nil, err
+	}
+	o := &openTransfer{content: r.int(2), pieces: r.int(3), next: r.int(4)}
+	o.hash = hashOf(r.int(0), r.blob(1))
+	return o, nil
+}
+
+func hashOf(size int64, sum []byte) store.ContentHash {
+	h := store.ContentHash{Size: size}
+	copy(h.SHA256[:], sum)
+	return h
+}
+
+// find gathers what is known of a transfer.
+func find(c *conn, k store.TransferKey) (t store.Transfer, o *openTransfer, err error) {
+	err = c.query("SELECT rcpt, id, size, sha256 FROM acceptances WHERE domain = ? AND local = ? AND tid = ?",
+		[]any{k.Domain, k.Local, k.ID}, func(r row) error {
+			var a mail.Address
+			if err := a.UnmarshalText([]byte(r.text(0))); err != nil {
+				return fmt.Errorf("stored acceptance: %w", err)
+			}
+			if t.Accepted == nil {
+				t.Accepted = map[mail.Address]mail.ID{}
+			}
+			t.Accepted[a] = mail.ID(r.text(1))
+			t.Known, t.Hash = true, hashOf(r.int(2), r.blob(3))
+			return nil
+		})
+	if err != nil {
+		return store.Transfer{}, nil, err
+	}
+	if o, err = findOpen(c, k); err != nil || o == nil {
+		return t, nil, err
+	}
+	t.Known, t.Open, t.Hash, t.Next = true, true, o.hash, o.next
+	return t, o, nil
+}
+
+// Lookup implements store.Transfers.
+func (s *Store) Lookup(ctx context.Context, k store.TransferKey) (t store.Transfer, err error) {
+	err = s.snapshot(ctx, func(c *conn) (err error) {
+		t, _, err = find(c, k)
+		return err
+	})
+	return t, err
+}
+
+// TransferBegin implements store.Transfers.
+func (s *Store) TransferBegin(ctx context.Context, k store.TransferKey, h store.ContentHash) (t store.Transfer, err error) {
+	err = s.writer.do(ctx, lazy, 0, func(c *conn) (err error) {
+		if t, _, err = find(c, k); err != nil {
+			return err
+		}
+		if t.Known && t.Hash != h {
+			t = store.Transfer{}
+			return store.ErrConflict
+		}
+		if t.Open {
+			_, err = c.exec("UPDATE transfers SET touched = ? WHERE domain = ? AND local = ? AND tid = ?", s.now(), k.Domain, k.Local, k.ID)
+			return err
+		}
+		t.Known, t.Open, t.Hash = true, true, h
+		_, err = c.exec(`INSERT INTO transfers (domain, local, tid, size, sha256, content, pieces, next, touched)
+			VALUES (?, ?, ?, ?, ?, ?, 0, 0, ?)`, k.Domain, k.Local, k.ID, h.Size, h.SHA256[:], s.num.Add(1), s.now())
+		return err
+	})
+	return t, err
+}
+
+// Append implements store.Transfers.
+func (s *Store) Append(ctx context.Context, k store.TransferKey, offset int64, p []byte) (next int64, err error) {
+	err = s.writer.do(ctx, lazy, len(p), func(c *conn) error {
+		o, err := findOpen(c, k)
+		if err != nil {
+			return err
+		}
+		if o == nil {
+			return store.ErrNotFound
+		}
+		next = o.next
+		if offset != o.next || len(p) == 0 {
+			return nil
+		}
+		if int64(len(p)) > o.hash.Size-o.next {
+			return fmt.Errorf("transfer of %d octets would grow to %d", o.hash.Size, o.next+int64(len(p)))
+		}
+		if err := o.append(c, p); err != nil {
+			return err
+		}
+		next = o.next + int64(len(p))
+		_, err = c.exec("UPDATE transfers SET pieces = ?, next = ?, touched = ? WHERE domain = ? AND local = ? AND tid = ?",
+			o.pieces, next, s.now(), k.Domain, k.Local, k.ID)
+		return err
+	})
+	return next, err
+}
+
+// append stores p, which the sender has cut as it liked, as one piece or more.
+func (o *openTransfer) append(c *conn, p []byte) error {
+	if o.pieces > 0 && len(p) < smallPiece {
+		key := pieceKey(o.content, o.pieces-1)
+		r, err := c.first("SELECT data FROM content WHERE key = ? AND length(data) < ?", key, smallPiece)
+		if err != nil {
+			return err
+		}
+		if r != nil {
+			_, err := c.exec("UPDATE content SET data = ? WHERE key = ?", append(r.blob(0), p...), key)
+			return err
+		}
+	}
+	for len(p) > 0 {
+		n := min(len(p), store.PieceSize)
+		if _, err := c.exec(insertPiece, pieceKey(o.content, o.pieces), p[:n]); err != nil {
+			return err
+		}
+		o.pieces++
+		p = p[n:]
+	}
+	return nil
+}
+
+// OpenTransfer implements store.Transfers.
+func (s *Store) OpenTransfer(ctx context.Context, k store.TransferKey) (io.ReadCloser, error) {
+	r := &reader{s: s, ctx: ctx}
+	err := s.snapshot(ctx, func(c *conn) error {
+		o, err := findOpen(c, k)
+		if err != nil {
+			return err
+		}
+		if o == nil {
+			return store.ErrNotFound
+		}
+		r.next, r.last = pieceKeys(o.content)
+		r.left = o.next
+		return r.load(c)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// TransferAbort implements store.Transfers.
+func (s *Store) TransferAbort(ctx context.Context, k store.TransferKey) error {
+	var left int64
+	err := s.writer.do(ctx, plain, 0, func(c *conn) error {
+		left = 0
+		o, err := findOpen(c, k)
+		if err != nil || o == nil {
+			return err
+		}
+		left, err = o.end(c, k, true)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	s.sweep(ctx, left)
+	return nil
+}
+
+// end removes an open transfer, with its content unless a message has it now,
+// and returns what is left to sweep.
+func (o *openTransfer) end(c *conn, k store.TransferKey, withContent bool) (left int64, err error) {
+	_, err = c.exec("DELETE FROM transfers WHERE domain = ? AND local = ? AND tid = ?", k.Domain, k.Local, k.ID)
+	if err != nil || !withContent {
+		return 0, err
+	}
+	return discard(c, o.content, o.next)
+}
+
+// Accept implements store.Transfers.
+func (s *Store) Accept(ctx context.Context, k store.TransferKey, h store.ContentHash, m store.NewMessage) (accepted []mail.ID, leases []store.Lease, err error) {
+	d, err := s.draft(m)
+	if err != nil {
+		return nil, nil, err
+	}
+	if m.Content != nil {
+		if err := s.stage(ctx, d); err != nil {
+			return nil, nil, err
+		}
+		defer s.unstage(d)
+	}
+	var left int64
+	fresh := false
+	err = s.writer.do(ctx, taking, len(d.inline)+1024, func(c *conn) (err error) {
+		accepted, leases, left, fresh = nil, nil, 0, false
+		t, o, err := find(c, k)
+		if err != nil {
+			return err
+		}
+		if t.Known && t.Hash != h {
+			return store.ErrConflict
+		}
+		only := newRecipients(t, m)
+		if len(only) > 0 {
+			fresh = true
+			if leases, err = s.takeIn(c, k, h, d, o, only); err != nil {
+				return err
+			}
+		}
+		accepted = acceptedIDs(t, m)
+		if o != nil {
+			// The content is the message's now, unless it brought its own or is not needed.
+			left, err = o.end(c, k, m.Content != nil || len(only) == 0 || !anyOpen(d, only))
+		}
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	if fresh {
+		s.signal()
+	}
+	s.sweep(ctx, left)
+	return accepted, leases, nil
+}
+
+// newRecipients numbers those of m's recipients that have not been accepted.
+// One that is named twice is one.
+func newRecipients(t store.Transfer, m store.NewMessage) []int {
+	seen := map[mail.Address]bool{}
+	var only []int
+	for i, r := range m.Envelope.Recipients {
+		if _, was := t.Accepted[r.Address]; !was && !seen[r.Address] {
+			only = append(only, i)
+		}
+		seen[r.Address] = true
+	}
+	return only
+}
+
+func acceptedIDs(t store.Transfer, m store.NewMessage) []mail.ID {
+	ids := make([]mail.ID, len(m.Envelope.Recipients))
+	for i, r := range m.Envelope.Recipients {
+		ids[i] = m.ID
+		if id, was := t.Accepted[r.Address]; was {
+			ids[i] = id
+		}
+	}
+	return ids
+}
+
+func anyOpen(d *draft, only []int) bool {
+	for _, i := range only {
+		if !d.first(i).Done {
+			return true
+		}
+	}
+	return false
+}
+
+// takeIn stores the message for its new recipients, with their acceptances.
+func (s *Store) takeIn(c *conn, k store.TransferKey, h store.ContentHash, d *draft, o *openTransfer, only []int) ([]store.Lease, error) {
+	if d.Content == nil {
+		if o == nil {
+			return nil, store.ErrNotFound
+		}
+		if o.next != o.hash.Size {
+			return nil, fmt.Errorf("transfer stands at %d of %d octets", o.next, o.hash.Size)
+		}
+		d.content, d.size = o.content, o.next
+	} else if d.size != h.Size {
+		return nil, fmt.Errorf("content of %d octets, not the %d promised", d.size, h.Size)
+	}
+	leases, num, err := s.insert(c, d, only)
+	if err != nil {
+		return nil, err
+	}
+	if num == 0 {
+		return nil, fmt.Errorf("message id %s is in use", d.ID)
+	}
+	now := s.now()
+	for _, i := range only {
+		_, err := c.exec(`INSERT INTO acceptances (delivery, domain, local, tid, rcpt, size, sha256, id, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			deliveryKey(num, i), k.Domain, k.Local, k.ID, d.Envelope.Recipients[i].Address.String(), h.Size, h.SHA256[:], string(d.ID), now)
+		if err != nil {
+			return nil, err
+		}
+	}
+	return leases, nil
+}

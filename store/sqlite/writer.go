@@ -1,0 +1,246 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"mailxmppd/mail/faults"
+	"mailxmppd/store"
+)
+
+// Bounds of one group, so that no caller waits long for others.
+const (
+	maxGroup       = 128
+	maxGroupOctets = 8 << 20
+)
+
+// writer is the one connection that writes, with the one goroutine that uses
+// it. It takes all calls that wait, runs them in one transaction, flushes once
+// and then answers them all: the cost of a flush is shared by as many as are
+// there (group commit).
+type writer struct {
+	c        *conn
+	mu       sync.RWMutex // held for reading while sending to ops, so that none is sent after closing
+	closed   bool
+	ops      chan *op
+	done     chan struct{}
+	level    string // synchronous setting in force
+	afterRun func() // called between groups, when nobody waits for its answer
+}
+
+// op is one call's work.
+type op struct {
+	kind  kind
+	size  int               // octets it will write, roughly
+	run   func(*conn) error // may run again after a roll-back, so it sets its results afresh
+	phase atomic.Int32
+	err   error
+	done  chan struct{}
+}
+
+const (
+	waiting int32 = iota
+	running
+	cancelled
+)
+
+// kind says what an op's callers may expect, and at which points the tests may
+// stop it.
+type kind struct {
+	lazy          bool // need not be durable before the next op that is not lazy
+	before, after string
+}
+
+var (
+	lazy    = kind{lazy: true}
+	plain   = kind{}
+	putting = kind{before: "store.put.before-commit", after: "store.put.after-commit"}
+	taking  = kind{before: "store.accept.before-commit", after: "store.accept.after-commit"}
+	settled = kind{before: "store.settle.before-commit", after: "store.settle.after-commit"}
+)
+
+func startWriter(c *conn, afterRun func()) *writer {
+	w := &writer{c: c, ops: make(chan *op, maxGroup), done: make(chan struct{}), afterRun: afterRun}
+	go w.loop()
+	return w
+}
+
+// do runs an op and returns when it is committed. ctx counts until the writer
+// takes the op up; from then on the answer is waited for, so that it is
+// always definite.
+func (w *writer) do(ctx context.Context, k kind, size int, run func(*conn) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	o := &op{kind: k, size: size, run: run, done: make(chan struct{})}
+	if err := w.send(ctx, o); err != nil {
+		return err
+	}
+	select {
+	case <-o.done:
+	case <-ctx.Done():
+		if o.phase.CompareAndSwap(waiting, cancelled) {
+			return ctx.Err()
+		}
+		<-o.done
+	}
+	return o.err
+}
+
+func (w *writer) send(ctx context.Context, o *op) error {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	if w.closed {
+		return errClosed
+	}
+	select {
+	case w.ops <- o:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// close runs what has been sent, then ends the goroutine and the connection.
+func (w *writer) close() error {
+	w.mu.Lock()
+	if w.closed {
+		w.mu.Unlock()
+		<-w.done
+		return nil
+	}
+	w.closed = true
+	close(w.ops)
+	w.mu.Unlock()
+	<-w.done
+	return w.c.close()
+}
+
+func (w *writer) loop() {
+	defer close(w.done)
+	group := make([]*op, 0, maxGroup)
+	for first := range w.ops {
+		group = w.gather(append(group[:0], first))
+		w.runGroup(group)
+		for _, o := range group {
+			close(o.done)
+		}
+		clear(group)
+		w.afterRun()
+	}
+}
+
+// gather adds what else waits, leaving out what was cancelled. The callers of
+// the last group have just been released: yielding once lets them bring their
+// next call into this one.
+func (w *writer) gather(group []*op) []*op {
+	runtime.Gosched()
+	octets := group[0].size
+	for len(group) < maxGroup && octets < maxGroupOctets {
+		select {
+		case o, ok := <-w.ops:
+			if !ok {
+				return w.take(group)
+			}
+			group = append(group, o)
+			octets += o.size
+			continue
+		default:
+		}
+		break
+	}
+	return w.take(group)
+}
+
+func (w *writer) take(group []*op) []*op {
+	live := group[:0]
+	for _, o := range group {
+		if o.phase.CompareAndSwap(waiting, running) {
+			live = append(live, o)
+		}
+	}
+	return live
+}
+
+// runGroup commits the ops together. One that fails after it has changed
+// something spoils the transaction, and a full disk may have been filled by
+// one of several: then each runs in a transaction of its own, so that it fails
+// or succeeds alone. Any other failure to commit is everyone's.
+func (w *writer) runGroup(group []*op) {
+	if len(group) == 0 {
+		return
+	}
+	spoilt, err := w.transaction(group)
+	if len(group) > 1 && (spoilt || errors.Is(err, store.ErrFull)) {
+		for i := range group {
+			w.runGroup(group[i : i+1])
+		}
+		return
+	}
+	if err != nil {
+		for _, o := range group {
+			if o.err == nil {
+				o.err = err
+			}
+		}
+	}
+}
+
+// transaction runs all ops and commits. spoilt: one of them has failed half
+// done, its error is in place and everything is rolled back. err: nothing was
+// committed for a reason that concerns them all.
+func (w *writer) transaction(group []*op) (spoilt bool, err error) {
+	for _, o := range group {
+		o.err = nil
+	}
+	if err := w.setLevel(group); err != nil {
+		return false, err
+	}
+	if _, err := w.c.exec("BEGIN IMMEDIATE"); err != nil {
+		return false, err
+	}
+	for _, o := range group {
+		w.c.wrote = false
+		if o.err = o.run(w.c); o.err != nil && w.c.wrote {
+			w.c.exec("ROLLBACK") // which SQLite may have done already
+			return true, nil
+		}
+	}
+	for _, o := range group {
+		if o.err == nil && o.kind.before != "" {
+			faults.Point(o.kind.before)
+		}
+	}
+	if _, err := w.c.exec("COMMIT"); err != nil {
+		w.c.exec("ROLLBACK")
+		return false, err
+	}
+	for _, o := range group {
+		if o.err == nil && o.kind.after != "" {
+			faults.Point(o.kind.after)
+		}
+	}
+	return false, nil
+}
+
+// setLevel has the commit flushed unless nobody needs that. Under NORMAL a
+// commit only appends to the write-ahead log, whose next flush covers it.
+func (w *writer) setLevel(group []*op) error {
+	flushed, level := levels()
+	for _, o := range group {
+		if !o.kind.lazy {
+			level = flushed
+		}
+	}
+	if level == w.level {
+		return nil
+	}
+	if err := w.c.pragma("synchronous=" + level); err != nil {
+		return err
+	}
+	w.level = level
+	return nil
+}

@@ -26,6 +26,7 @@ type site struct {
 	dir      string
 	dns      string
 	listener string // address
+	xmpp     string // address
 	store    string // lines of [store]
 	more     string // further tables
 }
@@ -42,7 +43,7 @@ func newSite(t *testing.T) *site {
 	writeFile(t, filepath.Join(dir, "ca.pem"), ca.pem)
 	certificate{names: []string{"capulet.example"}, after: 1000 * time.Hour, parent: ca}.write(t, dir)
 	return &site{dir: dir, dns: nameServer(t, "_xmpps-mail._tcp.capulet.example. 60 IN SRV 0 0 5270 xmpp.capulet.example."),
-		listener: "127.0.0.1:0", store: `url = "sqlite:mail.db"`}
+		listener: "127.0.0.1:0", xmpp: "127.0.0.1:0", store: `url = "sqlite:mail.db"`}
 }
 
 func (s *site) write(t *testing.T) (file string) {
@@ -71,12 +72,12 @@ timeout = "200ms"
 roots = "ca.pem"
 
 [xmpp]
-listen = ["127.0.0.1:0"]
+listen = [%q]
 
 [admin]
 socket = "admin.sock"
 
-%s`, s.listener, s.store, s.dns, s.more))
+%s`, s.listener, s.store, s.dns, s.xmpp, s.more))
 	return file
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"strings"
 
 	"mailxmppd/config"
 	"mailxmppd/store"
@@ -23,7 +24,14 @@ func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger) (store
 	}
 	st, err := postgres.Open(ctx, postgres.Config{URL: cfg.Store.URL, Schema: cfg.Store.Schema, Node: cfg.Store.Node, Log: log})
 	if err != nil {
-		return nil, err
+		return nil, oneLine{err}
 	}
 	return st, nil
 }
+
+// oneLine is an error whose text has no line breaks: the driver lists one
+// address a line.
+type oneLine struct{ error }
+
+func (e oneLine) Error() string { return strings.Join(strings.Fields(e.error.Error()), " ") }
+func (e oneLine) Unwrap() error { return e.error }

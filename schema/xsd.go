@@ -6,5 +6,5 @@ import _ "embed"
 var mailTransport string
 
 // MailTransport returns the XML schema of the mail transport protocol
-// (xep-draft section 12).
+// (xep-draft section 18).
 func MailTransport() string { return mailTransport }

@@ -188,40 +188,32 @@ func message(id string, size int) []byte {
 
 // startGatewayPair starts capulet.example and montague.example.
 func startGatewayPair(ctx context.Context, dir, exe string, ca *harness.CA, sink string, p pairParams) (*relay, error) {
-	addrs, err := harness.FreeAddrs(4)
+	side := func(domain string) harness.Side {
+		if p.Store == "sqlite" {
+			return harness.Side{Domain: domain, Store: "sqlite://" + filepath.Join(dir, domain+".db")}
+		}
+		return harness.Side{Domain: domain, Store: p.Store, Schema: fmt.Sprintf("bench_%s_%d", domain[:7], time.Now().UnixNano())}
+	}
+	pair, err := harness.NewPair(harness.Spec{
+		Exe: exe, Dir: dir, CA: ca, Deliver: "smtp://" + sink,
+		Extra: fmt.Sprintf("cut_through = %v\n[log]\nlevel = \"warn\"\n[queue]\nconcurrency = 64\nper_domain = 32\n", p.Mode == "cut-through"),
+	}, side("capulet.example"), side("montague.example"))
 	if err != nil {
 		return nil, err
 	}
-	extra := fmt.Sprintf("cut_through = %v\n[log]\nlevel = \"warn\"\n[queue]\nconcurrency = 64\nper_domain = 32\n", p.Mode == "cut-through")
-	spec := harness.Spec{Exe: exe, CA: ca, Deliver: "smtp://" + sink, Extra: extra}
-	a, b := spec, spec
-	a.Dir, a.Domain, a.SMTP, a.XMPP, a.Peers = filepath.Join(dir, "a"), "capulet.example", addrs[0], addrs[1], map[string]string{"montague.example": addrs[3]}
-	b.Dir, b.Domain, b.SMTP, b.XMPP, b.Peers = filepath.Join(dir, "b"), "montague.example", addrs[2], addrs[3], map[string]string{"capulet.example": addrs[1]}
-	for _, s := range []*harness.Spec{&a, &b} {
-		s.Store = "sqlite://" + filepath.Join(s.Dir, "mail.db")
-		if p.Store != "sqlite" {
-			s.Store, s.Schema = p.Store, fmt.Sprintf("bench_%s_%d", filepath.Base(s.Dir), time.Now().UnixNano())
-		}
-	}
-	rl := &relay{addr: a.SMTP}
-	var running []*harness.Gateway
+	rl := &relay{addr: pair.A.SMTP}
 	rl.stop = func() {
-		for _, g := range running {
+		for _, g := range []*harness.Gateway{pair.A, pair.B} {
 			if err := g.Stop(); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 			}
 		}
 	}
-	for _, s := range []harness.Spec{b, a} {
-		g, err := harness.NewGateway(s)
-		if err == nil {
-			err = g.Start(ctx, "MAILXMPPD_PROFILE="+profileFile(p, s.Domain))
-		}
-		if err != nil {
+	for _, g := range []*harness.Gateway{pair.B, pair.A} {
+		if err := g.Start(ctx, "MAILXMPPD_PROFILE="+profileFile(p, g.Domain)); err != nil {
 			rl.stop()
 			return nil, err
 		}
-		running = append(running, g)
 		rl.pids = append(rl.pids, g.PID())
 	}
 	return rl, nil

@@ -207,11 +207,11 @@ func TestKill(t *testing.T) {
 // trial is one kill and what is seen of it.
 type trial struct {
 	*testing.T
-	kill    kill
-	backend backend
-	sink    *harness.Sink
-	a, b    *harness.Gateway
-	stores  map[string][2]string // gateway -> url, schema
+	kill     kill
+	backend  backend
+	sink     *harness.Sink
+	a, b     *harness.Gateway
+	receiver harness.Side // whose store is judged
 
 	mu    sync.Mutex
 	sent  map[string]string // Message-ID -> transfer id
@@ -219,7 +219,7 @@ type trial struct {
 }
 
 func newTrial(t *testing.T, exe string, b backend, k kill) *trial {
-	dir, err := os.MkdirTemp("", "crash-") // t.TempDir is too long for a Unix socket
+	dir, err := harness.ShortDir()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,27 +233,21 @@ func newTrial(t *testing.T, exe string, b backend, k kill) *trial {
 		t.Fatal(err)
 	}
 	t.Cleanup(sink.Close)
-	addrs, err := harness.FreeAddrs(4)
+	tr := &trial{T: t, kill: k, backend: b, sink: sink, sent: map[string]string{}, acked: map[string]bool{}}
+	var sideA, sideB harness.Side
+	sideA.Domain, sideB.Domain = "a.example", "b.example"
+	sideA.Store, sideA.Schema = b.url(dir, sideA.Domain)
+	sideB.Store, sideB.Schema = b.url(dir, sideB.Domain)
+	tr.receiver = sideB
+	pair, err := harness.NewPair(harness.Spec{
+		Exe: exe, Dir: dir, CA: ca, Deliver: "lmtp://" + sink.Addr, Route: "smtp://" + sink.Addr,
+		Extra: fmt.Sprintf("cut_through = %v\nrequest_timeout = \"5s\"\n[queue]\nretry_first = \"1s\"\nretry_max = \"2s\"\nper_domain = %d\n", k.cut, inFlight),
+	}, sideA, sideB)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr := &trial{T: t, kill: k, backend: b, sink: sink, stores: map[string][2]string{}, sent: map[string]string{}, acked: map[string]bool{}}
-	extra := fmt.Sprintf("cut_through = %v\nrequest_timeout = \"5s\"\n[queue]\nretry_first = \"1s\"\nretry_max = \"2s\"\nper_domain = %d\n", k.cut, inFlight)
-	spec := harness.Spec{Exe: exe, CA: ca, Deliver: "lmtp://" + sink.Addr, Route: "smtp://" + sink.Addr, Extra: extra}
-	make := func(name, domain, smtp, xmpp, peer, peerAddr string) *harness.Gateway {
-		s := spec
-		s.Dir, s.Domain, s.SMTP, s.XMPP, s.Peers = filepath.Join(dir, name), domain, smtp, xmpp, map[string]string{peer: peerAddr}
-		s.Store, s.Schema = b.url(dir, domain)
-		tr.stores[name] = [2]string{s.Store, s.Schema}
-		g, err := harness.NewGateway(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { g.Kill() })
-		return g
-	}
-	tr.a = make("a", "a.example", addrs[0], addrs[1], "b.example", addrs[3])
-	tr.b = make("b", "b.example", addrs[2], addrs[3], "a.example", addrs[1])
+	tr.a, tr.b = pair.A, pair.B
+	t.Cleanup(func() { tr.a.Kill(); tr.b.Kill() })
 	return tr
 }
 
@@ -448,7 +442,7 @@ func (tr *trial) judge() {
 
 // judgeStore looks for each acknowledged message in the receiving store.
 func (tr *trial) judgeStore() {
-	st, err := tr.backend.open(tr.Context(), tr.stores["b"][0], tr.stores["b"][1])
+	st, err := tr.backend.open(tr.Context(), tr.receiver.Store, tr.receiver.Schema)
 	tr.must(err)
 	defer st.Close()
 	list, err := st.List(tr.Context(), store.Filter{Closed: true, Limit: 10_000})

@@ -57,7 +57,11 @@ func TestFlushBeforeReply(t *testing.T) {
 // flush of the store responsible came before: of the sending gateway's when
 // spooled, of the receiving one's with cut-through.
 func unflushed(t *testing.T, exe, backend, mode string, flushing bool) int {
-	dir := t.TempDir()
+	dir, err := harness.ShortDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	traces := map[string]string{"a": filepath.Join(dir, "a.trace"), "b": filepath.Join(dir, "b.trace")}
 	responsible := "a"
 	if mode == "cut-through" {
@@ -154,33 +158,27 @@ func startPair(t *testing.T, exe, dir, mode string, urls, traces map[string]stri
 		t.Fatal(err)
 	}
 	t.Cleanup(sink.Close)
-	addrs, err := harness.FreeAddrs(4)
+	side := func(name string) harness.Side {
+		s := harness.Side{Domain: name + ".example", Store: urls[name]}
+		if strings.HasPrefix(s.Store, "postgres") {
+			s.Schema = "durable"
+		}
+		return s
+	}
+	pair, err := harness.NewPair(harness.Spec{
+		Exe: exe, Dir: dir, CA: ca, Deliver: "lmtp://" + sink.Addr, Extra: fmt.Sprintf("cut_through = %v\n", mode == "cut-through"),
+	}, side("a"), side("b"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, g := range []struct{ name, domain, smtp, xmpp, peer, peerAddr string }{
-		{"b", "b.example", addrs[2], addrs[3], "a.example", addrs[1]},
-		{"a", "a.example", addrs[0], addrs[1], "b.example", addrs[3]},
-	} {
-		spec := harness.Spec{
-			Exe: exe, Dir: filepath.Join(dir, g.name), CA: ca, Domain: g.domain, Store: urls[g.name],
-			Deliver: "lmtp://" + sink.Addr, SMTP: g.smtp, XMPP: g.xmpp, Peers: map[string]string{g.peer: g.peerAddr},
-			Extra: fmt.Sprintf("cut_through = %v\n", mode == "cut-through"),
-		}
-		if strings.HasPrefix(spec.Store, "postgres") {
-			spec.Schema = "durable"
-		}
-		gw, err := harness.NewGateway(spec)
-		if err != nil {
-			t.Fatal(err)
-		}
-		gw.Wrap = trace(traces[g.name])
-		t.Cleanup(func() { gw.Kill() })
-		if err := gw.Start(t.Context(), env...); err != nil {
+	pair.A.Wrap, pair.B.Wrap = trace(traces["a"]), trace(traces["b"])
+	for _, g := range []*harness.Gateway{pair.B, pair.A} {
+		t.Cleanup(func() { g.Kill() })
+		if err := g.Start(t.Context(), env...); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return addrs[0]
+	return pair.A.SMTP
 }
 
 // window is the time from the content's sending to its reply.

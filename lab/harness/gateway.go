@@ -8,12 +8,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -90,19 +92,38 @@ func (s Spec) toml(cert, key string) string {
 	return b.String()
 }
 
-// FreeAddrs finds n free loopback addresses.
+// Free ports are looked for below the range that the system hands out for
+// outgoing connections, so that a stopped gateway's port stays free.
+const (
+	lowestPort  = 10240
+	portsAtHand = 22000
+)
+
+// nextPort walks through the range, from a place of its own in each process.
+var nextPort atomic.Int64
+
+// FreeAddrs finds n free loopback addresses, no two calls the same ones.
 func FreeAddrs(n int) ([]string, error) {
+	nextPort.CompareAndSwap(0, int64(rand.N(portsAtHand))+1)
 	var addrs []string
-	for range n {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+	for tries := 0; len(addrs) < n; tries++ {
+		addr := fmt.Sprintf("127.0.0.1:%d", lowestPort+nextPort.Add(1)%portsAtHand)
+		ln, err := net.Listen("tcp", addr)
 		if err != nil {
-			return nil, err
+			if tries > 1000 {
+				return nil, err
+			}
+			continue
 		}
-		defer ln.Close()
-		addrs = append(addrs, ln.Addr().String())
+		ln.Close()
+		addrs = append(addrs, addr)
 	}
 	return addrs, nil
 }
+
+// ShortDir makes a temporary folder whose path leaves room for a Unix socket's
+// name (108 octets); the caller removes it.
+func ShortDir() (string, error) { return os.MkdirTemp("", "mxlab-") }
 
 // Start runs the gateway, with further environment, and waits until it greets.
 func (g *Gateway) Start(ctx context.Context, env ...string) error {

@@ -55,7 +55,7 @@ CREATE TABLE deliveries (
     state      text        NOT NULL, -- store.State
     due_at     timestamptz NOT NULL, -- claimable from then on, while the state is an open one
     expires_at timestamptz NOT NULL,
-    node       text        NOT NULL, -- holder of the lease
+    node       text        NOT NULL, -- holder of the lease; '' without one
     token      bigint      NOT NULL,
     attempt    integer     NOT NULL, -- attempts begun
     unsettled  integer     NOT NULL, -- attempts begun in a row without a settlement

@@ -29,7 +29,7 @@ WITH want AS (
 	SELECT * FROM unnest($1::int[], $2::int[], $3::int[], $4::text[], $5::int[], $6::bigint[]) AS u (op, at, size, message_id, n, token)
 ), held AS (
 	SELECT w.* FROM want w JOIN deliveries d ON d.message_id = w.message_id AND d.n = w.n
-	WHERE d.token = w.token AND d.state = 'leased'
+	WHERE d.token = w.token AND d.node <> ''
 	FOR UPDATE OF d
 ), whole AS (
 	SELECT op FROM held GROUP BY op, size HAVING count(*) = size
@@ -85,7 +85,7 @@ func (s *Store) Renew(ctx context.Context, leases []store.Lease, lease time.Dura
 	rows, err := s.pool.Query(ctx, `
 		UPDATE deliveries d SET due_at = now() + $5 * interval '1 second'
 		FROM unnest($1::int[], $2::text[], $3::int[], $4::bigint[]) AS w (lease, message_id, n, token)
-		WHERE d.message_id = w.message_id AND d.n = w.n AND d.token = w.token AND d.state = 'leased'
+		WHERE d.message_id = w.message_id AND d.n = w.n AND d.token = w.token AND d.node <> ''
 		RETURNING w.lease`, of, id, n, token, seconds(lease))
 	if err != nil {
 		return nil, fmt.Errorf("renew leases: %w", failed(err))

@@ -16,7 +16,9 @@ import (
 // deliveries stands for it: who has locked that one has the group, so that two
 // nodes never share a group between them. An attempt that the row still holds
 // moves to the attempts of the past; one without an end was cut short, and may
-// have delivered.
+// have delivered. Only the first condition on the state is written as the index
+// of open deliveries has it: the others are to go by the message, however many
+// deliveries are due.
 const claimGroups = `
 WITH pick AS (
 	SELECT d.message_id, d.domain, d.due_at FROM deliveries d
@@ -24,14 +26,14 @@ WITH pick AS (
 		AND NOT EXISTS (
 			SELECT FROM deliveries e
 			WHERE e.message_id = d.message_id AND e.n < d.n AND e.domain = d.domain
-				AND e.state IN ('due', 'deferred', 'leased') AND e.due_at <= now())
+				AND e.state NOT IN ('delivered', 'bounced', 'expired', 'dropped') AND e.due_at <= now())
 	ORDER BY d.due_at
 	LIMIT $1
 	FOR UPDATE OF d SKIP LOCKED
 ), was AS (
 	SELECT d.message_id, d.n, d.attempt, d.began_at, d.ended_at, d.outcome, p.due_at FROM pick p
 	JOIN deliveries d ON d.message_id = p.message_id AND d.domain = p.domain
-	WHERE d.state IN ('due', 'deferred', 'leased') AND d.due_at <= now()
+	WHERE d.state NOT IN ('delivered', 'bounced', 'expired', 'dropped') AND d.due_at <= now()
 	FOR UPDATE OF d SKIP LOCKED
 ), past AS (
 	INSERT INTO attempts (message_id, n, number, began_at, ended_at, outcome)

@@ -18,39 +18,30 @@ import (
 const migrateTimeout = 5 * time.Minute
 
 // migrate makes the schema and brings it up to date. Nodes that start together
-// take turns under an advisory lock, which dies with its connection.
+// take turns under an advisory lock of the one connection that all of this
+// runs on, with which it ends.
 func migrate(ctx context.Context, cfg *pgx.ConnConfig, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, migrateTimeout)
 	defer cancel()
 	cfg = cfg.Copy()
 	cfg.RuntimeParams["statement_timeout"] = "0"
-	guard, err := pgx.ConnectConfig(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	defer guard.Close(context.WithoutCancel(ctx))
-	if err := checkSync(ctx, guard); err != nil {
-		return err
-	}
-	if _, err := guard.Exec(ctx, `SELECT pg_advisory_lock($1)`, lockKey("schema", name)); err != nil {
+	db := stdlib.OpenDB(*cfg)
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	if _, err := db.ExecContext(ctx, `SELECT pg_advisory_lock($1)`, lockKey("schema", name)); err != nil {
 		return err
 	}
 	var there bool
-	if err := guard.QueryRow(ctx, `SELECT to_regnamespace($1) IS NOT NULL`, name).Scan(&there); err != nil {
+	if err := db.QueryRowContext(ctx, `SELECT to_regnamespace($1) IS NOT NULL`, name).Scan(&there); err != nil {
 		return err
 	}
 	if !there { // asked first: a role without CREATE may use a schema made for it
-		if _, err := guard.Exec(ctx, `CREATE SCHEMA `+pgx.Identifier{name}.Sanitize()); err != nil {
+		if _, err := db.ExecContext(ctx, `CREATE SCHEMA `+pgx.Identifier{name}.Sanitize()); err != nil {
 			return err
 		}
 	}
-	return applyMigrations(ctx, cfg)
-}
-
-func applyMigrations(ctx context.Context, cfg *pgx.ConnConfig) error {
-	db := stdlib.OpenDB(*cfg)
-	defer db.Close()
-	p, err := goose.NewProvider(goose.DialectPostgres, db, schema.Postgres())
+	p, err := goose.NewProvider(goose.DialectPostgres, db, schema.Postgres(),
+		goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
 	if err != nil {
 		return err
 	}
@@ -60,6 +51,9 @@ func applyMigrations(ctx context.Context, cfg *pgx.ConnConfig) error {
 	}
 	if has > knows {
 		return fmt.Errorf("%w: its schema is version %d, this program knows %d", store.ErrNewer, has, knows)
+	}
+	if has == knows {
+		return nil
 	}
 	_, err = p.Up(ctx)
 	return err

@@ -53,7 +53,7 @@ func (s *Store) PutMessage(ctx context.Context, m store.NewMessage) ([]store.Lea
 // was lost, so the leases that it was born with are the caller's, unless they
 // have run out and gone to another.
 func (s *Store) repeatedLeases(ctx context.Context, row *messageRow, m store.NewMessage) ([]store.Lease, error) {
-	rows, err := s.pool.Query(ctx, `SELECT n FROM deliveries WHERE message_id = $1 AND state = 'leased' AND token = 1 AND node = $2`, row.id, s.node)
+	rows, err := s.pool.Query(ctx, `SELECT n FROM deliveries WHERE message_id = $1 AND token = 1 AND node = $2`, row.id, s.node)
 	if err != nil {
 		return nil, failed(err)
 	}

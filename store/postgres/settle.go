@@ -95,14 +95,15 @@ func firstOf(errs ...error) error {
 // not at all by itself; the deliveries of a larger one are locked and counted
 // first. The row of a message is written when deliveries of it have ended, so
 // that two settlements of one message meet there, and the last takes the
-// content away.
+// content away. A lease is known by its node rather than by its state, which
+// would tempt the planner to the index of all open deliveries.
 const settleGroup = `
 WITH want AS (
 	SELECT * FROM unnest($1::int[], $2::int[], $3::text[], $4::int[], $5::bigint[], $6::text[], $7::float8[], $8::bool[], $9::bool[], $10::text[], $11::text[])
 		AS u (op, size, message_id, n, token, state, delay, in_doubt, delayed, last_text, outcome)
 ), held AS (
 	SELECT w.op, w.size FROM want w JOIN deliveries d ON d.message_id = w.message_id AND d.n = w.n
-	WHERE w.size > 1 AND d.token = w.token AND d.state = 'leased'
+	WHERE w.size > 1 AND d.token = w.token AND d.node <> ''
 	FOR UPDATE OF d
 ), whole AS (
 	SELECT op FROM held GROUP BY op, size HAVING count(*) = size
@@ -113,7 +114,7 @@ WITH want AS (
 		ended_at = CASE WHEN d.unsettled > 0 THEN now() ELSE d.ended_at END,
 		outcome = CASE WHEN d.unsettled > 0 THEN w.outcome ELSE d.outcome END
 	FROM want w
-	WHERE d.message_id = w.message_id AND d.n = w.n AND d.token = w.token AND d.state = 'leased'
+	WHERE d.message_id = w.message_id AND d.n = w.n AND d.token = w.token AND d.node <> ''
 		AND (w.size = 1 OR w.op IN (SELECT op FROM whole))
 	RETURNING w.op, d.message_id, d.state <> 'deferred' AS closed
 ), finished AS (

@@ -21,17 +21,21 @@ const (
 	stateDropped
 )
 
-var states = [...]store.State{store.Due, store.Deferred, store.Leased, store.Delivered, store.Bounced, store.ExpiredSt, store.Dropped}
+// stateNames lists the states by their numbers.
+func stateNames() [7]store.State {
+	return [7]store.State{store.Due, store.Deferred, store.Leased, store.Delivered, store.Bounced, store.ExpiredSt, store.Dropped}
+}
 
 func stateOf(v int64) store.State {
-	if v < 0 || v >= int64(len(states)) {
+	names := stateNames()
+	if v < 0 || v >= int64(len(names)) {
 		return ""
 	}
-	return states[v]
+	return names[v]
 }
 
 func stateNumber(st store.State) (int64, error) {
-	for i, s := range states {
+	for i, s := range stateNames() {
 		if s == st {
 			return int64(i), nil
 		}

@@ -64,8 +64,8 @@ func (s *Store) Retry(ctx context.Context, id mail.ID, n int) (count int, err er
 	return count, nil
 }
 
-// Drop implements store.Queue. The raised token is what takes its lease from a
-// running attempt.
+// Drop implements store.Queue. A running attempt has lost its lease since its
+// delivery is leased no more.
 func (s *Store) Drop(ctx context.Context, id mail.ID, n int) (count int, err error) {
 	var left int64
 	err = s.writer.do(ctx, plain, 0, func(c *conn) error {
@@ -73,7 +73,7 @@ func (s *Store) Drop(ctx context.Context, id mail.ID, n int) (count int, err err
 		if err != nil {
 			return err
 		}
-		changed, err := c.exec(`UPDATE deliveries SET state = 6, due = NULL, settled = ?, token = token + 1,
+		changed, err := c.exec(`UPDATE deliveries SET state = 6, due = NULL, settled = ?,
 			ended = CASE WHEN began > 0 AND ended = 0 THEN -1 ELSE ended END
 			WHERE key BETWEEN ? AND ? AND due IS NOT NULL`, s.now(), first, last)
 		if err != nil {

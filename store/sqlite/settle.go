@@ -46,7 +46,7 @@ func (s *Store) Settle(ctx context.Context, set store.Settlement) error {
 		size += len(d.inline) + 1024
 	}
 	var left int64
-	err := s.writer.do(ctx, settled, size, func(c *conn) (err error) {
+	err := s.writer.do(ctx, settling, size, func(c *conn) (err error) {
 		left, err = s.settle(c, set, drafts)
 		return err
 	})

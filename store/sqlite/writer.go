@@ -49,18 +49,28 @@ const (
 
 // kind says what an op's callers may expect, and at which points the tests may
 // stop it.
-type kind struct {
-	lazy          bool // need not be durable before the next op that is not lazy
-	before, after string
-}
+type kind int
 
-var (
-	lazy    = kind{lazy: true}
-	plain   = kind{}
-	putting = kind{before: "store.put.before-commit", after: "store.put.after-commit"}
-	taking  = kind{before: "store.accept.before-commit", after: "store.accept.after-commit"}
-	settled = kind{before: "store.settle.before-commit", after: "store.settle.after-commit"}
+const (
+	plain   kind = iota
+	lazy         // need not be durable before the next op that is not lazy
+	putting      // these three take or end responsibility for a message
+	taking
+	settling
 )
+
+// points names the stop points around the commit of an op; "" for none.
+func (k kind) points() (before, after string) {
+	switch k {
+	case putting:
+		return "store.put.before-commit", "store.put.after-commit"
+	case taking:
+		return "store.accept.before-commit", "store.accept.after-commit"
+	case settling:
+		return "store.settle.before-commit", "store.settle.after-commit"
+	}
+	return "", ""
+}
 
 func startWriter(c *conn, afterRun func()) *writer {
 	w := &writer{c: c, ops: make(chan *op, maxGroup), done: make(chan struct{}), afterRun: afterRun}
@@ -210,8 +220,8 @@ func (w *writer) transaction(group []*op) (spoilt bool, err error) {
 		}
 	}
 	for _, o := range group {
-		if o.err == nil && o.kind.before != "" {
-			faults.Point(o.kind.before)
+		if before, _ := o.kind.points(); o.err == nil && before != "" {
+			faults.Point(before)
 		}
 	}
 	if _, err := w.c.exec("COMMIT"); err != nil {
@@ -219,8 +229,8 @@ func (w *writer) transaction(group []*op) (spoilt bool, err error) {
 		return false, err
 	}
 	for _, o := range group {
-		if o.err == nil && o.kind.after != "" {
-			faults.Point(o.kind.after)
+		if _, after := o.kind.points(); o.err == nil && after != "" {
+			faults.Point(after)
 		}
 	}
 	return false, nil
@@ -231,7 +241,7 @@ func (w *writer) transaction(group []*op) (spoilt bool, err error) {
 func (w *writer) setLevel(group []*op) error {
 	flushed, level := levels()
 	for _, o := range group {
-		if !o.kind.lazy {
+		if o.kind != lazy {
 			level = flushed
 		}
 	}

@@ -13,6 +13,7 @@ func leaseTests() []test {
 		{"a lost lease changes nothing", testLeaseLost},
 		{"a lease that ran out still counts until another claims", testLeaseRanOut},
 		{"an attempt that ran out of its lease counts as in doubt", testCutByLease},
+		{"settling without an attempt leaves earlier ones as they were", testSettleUntried},
 		{"a lease settles once", testSettleTwice},
 		{"a settlement needs a fitting result for each delivery", testBadSettlement},
 		{"a settlement of a lease lost in part changes nothing", testLostInPart},
@@ -95,6 +96,18 @@ func testCutByLease(b *fixture) {
 	equal(b, "end of the one cut short", tries[0].Ended, time.Time{})
 	equal(b, "its words", tries[0].Text, "")
 	equal(b, "words of the other", tries[1].Text, "busy")
+}
+
+func testSettleUntried(b *fixture) {
+	m := b.message("romeo@montague.example")
+	b.put(m)
+	b.begin(b.brief())
+	b.settle(b.takenOver(), store.Result{State: store.ExpiredSt, Outcome: mail.Outcome{Failure: mail.Fail(mail.Expired, "", nil)}})
+	r := b.show(m.ID)
+	equal(b, "state", r.Deliveries[0].State, store.ExpiredSt)
+	equal(b, "attempts", len(r.Attempts), 1)
+	equal(b, "end of the one cut short", r.Attempts[0].Ended, time.Time{})
+	equal(b, "its result", r.Attempts[0].Result, "")
 }
 
 func testSettleTwice(b *fixture) {

@@ -311,6 +311,12 @@ func testExpired(b *fixture) {
 	equal(b, "state", b.state(m.ID, 0), store.ExpiredSt)
 	equal(b, "attempts", len(b.show(m.ID).Attempts), 1)
 	equal(b, "dsn", b.claimOne().Domain, "capulet.example")
+	m = b.message("romeo@montague.example")
+	m.Lifetime = 10 * time.Millisecond
+	m.First = []store.First{{Delay: long}}
+	b.put(m)
+	b.eventually("a delayed delivery comes back expired", func() bool { l = b.claim(1); return len(l) == 1 })
+	equal(b, "expired", l[0].Deliveries[0].Expired, true)
 }
 
 func testNextDue(b *fixture) {

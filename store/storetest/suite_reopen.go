@@ -15,6 +15,8 @@ func reopenTests() []test {
 		{"attempts cut short again and again are made less and less often", testCrashLoop},
 		{"a settlement ends a row of attempts cut short", testCrashLoopEnds},
 		{"a transfer goes on after a kill", testKillTransfer},
+		{"an acceptance outlives the trace of its message", testAcceptanceOutlives},
+		{"a transfer just begun keeps apart from what comes later", testBegunApart},
 	}
 }
 
@@ -142,4 +144,40 @@ func testKillTransfer(b *fixture) {
 	b.killed()
 	b.sameContent(b.content(m.ID), p)
 	equal(b, "due", b.claimOne().ID, m.ID)
+}
+
+func testAcceptanceOutlives(b *fixture) {
+	m := b.message("a@montague.example")
+	b.accept(key("t"), m)
+	b.settle(b.begin(b.claimOne()), delivered())
+	r := keepAll()
+	r.Traces = time.Millisecond
+	b.eventually("the trace is forgotten", func() bool {
+		b.maintain(r)
+		_, err := b.s.Show(b.ctx, m.ID)
+		return err != nil
+	})
+	b.reopen()
+	b.acceptedIs(key("t"), map[string]mail.ID{"a@montague.example": m.ID})
+	next := b.message("a@montague.example")
+	equal(b, "accepted under", b.accept(key("u"), next)[0], next.ID)
+	b.acceptedIs(key("t"), map[string]mail.ID{"a@montague.example": m.ID})
+}
+
+func testBegunApart(b *fixture) {
+	p := octets(1000)
+	_, err := b.s.TransferBegin(b.ctx, key("t"), hashOf(p))
+	b.ok(err)
+	b.reopen()
+	other := b.message("a@montague.example")
+	b.put(other)
+	_, err = b.s.TransferBegin(b.ctx, key("t"), hashOf(p))
+	b.ok(err)
+	b.send(key("t"), p, 300)
+	m := b.messageOf(p, "b@montague.example")
+	m.Content = nil
+	_, _, err = b.s.Accept(b.ctx, key("t"), hashOf(p), m)
+	b.ok(err)
+	b.sameContent(b.content(m.ID), p)
+	b.sameContent(b.content(other.ID), other.Content.(mail.Bytes))
 }

@@ -26,8 +26,7 @@ func togetherTests() []test {
 }
 
 func testDuplicates(b *fixture) {
-	const callers = 16
-	for _, size := range []int{2000, 2*store.PieceSize + 1} {
+	for size, callers := range map[int]int{2000: 16, store.PieceSize + 1: 6} {
 		k := key(fmt.Sprint("t", size))
 		p := octets(size)
 		ids := make([]mail.ID, callers)

@@ -20,6 +20,7 @@ func transferTests() []test {
 		{"an open transfer takes chunks where it stands", testChunks},
 		{"an open transfer becomes a message", testCommit},
 		{"chunks of any length make the same content", testChunkLengths},
+		{"reading an open transfer ends where it stood", testReadWhileItGrows},
 		{"an open transfer cannot grow past its size", testTooMuch},
 		{"an incomplete transfer is not accepted", testIncomplete},
 		{"an aborted transfer is forgotten", testAbort},
@@ -255,6 +256,18 @@ func testChunkLengths(b *fixture) {
 		b.ok(err)
 		b.sameContent(b.content(m.ID), p)
 	}
+}
+
+func testReadWhileItGrows(b *fixture) {
+	p := octets(store.PieceSize + 100)
+	_, err := b.s.TransferBegin(b.ctx, key("t"), hashOf(p))
+	b.ok(err)
+	b.send(key("t"), p[:store.PieceSize], store.PieceSize)
+	b.send(key("t"), p[:store.PieceSize+10], 10)
+	r, err := b.s.OpenTransfer(b.ctx, key("t"))
+	b.ok(err)
+	b.send(key("t"), p, 90)
+	b.sameContent(b.readAll(r), p[:store.PieceSize+10])
 }
 
 func testTooMuch(b *fixture) {

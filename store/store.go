@@ -172,12 +172,12 @@ type NewMessage struct {
 }
 
 // First is how a delivery starts when it is not simply due now. With a failure
-// in Outcome it starts Deferred, that attempt counted and recorded.
+// in Outcome it starts Deferred, and that attempt is recorded as number 0.
 type First struct {
 	Delay   time.Duration // until it is due
 	InDoubt bool          // an attempt before the spooling ended in doubt
 	Done    bool          // settled already (e.g. accepted by cut-through): kept for the trace only
-	Outcome mail.Outcome  // of that attempt, shown as attempt 0 unless it is zero
+	Outcome mail.Outcome  // of that attempt
 }
 
 // Own asks for leases together with storing.

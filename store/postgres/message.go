@@ -98,7 +98,7 @@ func (s *Store) newDelivery(m store.NewMessage, n int) deliveryRow {
 	switch {
 	case first.Done:
 		d.state = firstState(first)
-	case slices.Contains(m.Lease.Domains, rcpt.Domain):
+	case first.Delay <= 0 && slices.Contains(m.Lease.Domains, rcpt.Domain):
 		d.state, d.node, d.token, d.attempt = store.Leased, s.node, 1, 1
 		d.due, d.began, d.ended, d.outcome = seconds(m.Lease.For), true, false, ""
 	case d.began || first.InDoubt:

@@ -140,7 +140,7 @@ func (s *Store) insert(c *conn, d *draft, only []int) ([]store.Lease, int64, err
 // leased.
 func insertOne(c *conn, d *draft, m *message, i int) (leased bool, err error) {
 	f, rcpt, now := d.first(i), d.Envelope.Recipients[i].Address, m.created
-	leased = !f.Done && d.Lease.For > 0 && slices.Contains(d.Lease.Domains, rcpt.Domain)
+	leased = !f.Done && f.Delay <= 0 && d.Lease.For > 0 && slices.Contains(d.Lease.Domains, rcpt.Domain)
 	var (
 		state          = stateDue
 		due            any
@@ -159,6 +159,9 @@ func insertOne(c *conn, d *draft, m *message, i int) (leased bool, err error) {
 		state, token, due, began = stateLeased, 1, now+millis(d.Lease.For), now
 	default:
 		due = min(now+millis(f.Delay), m.expires)
+		if f.InDoubt || f.Outcome.Failure != nil {
+			state = stateDeferred
+		}
 	}
 	if f.Done || f.Outcome != (mail.Outcome{}) {
 		o, result = recordOf(f.Outcome), stateDeferred

@@ -182,6 +182,8 @@ func testFirst(b *fixture) {
 		{InDoubt: true, Outcome: mail.Outcome{Failure: mail.Fail(mail.Doubtful, "cut off", nil), Remote: "montague.example"}},
 	}
 	b.put(m)
+	equal(b, "state", b.state(m.ID, 0), store.Due)
+	equal(b, "state after a failure", b.state(m.ID, 2), store.Deferred)
 	l := b.claimOne()
 	equal(b, "due deliveries", len(l.Deliveries), 2)
 	equal(b, "first", l.Deliveries[0].N, 0)
@@ -223,6 +225,14 @@ func testFirstDone(b *fixture) {
 	b.settle(leases[0], delivered())
 	_, err := b.s.OpenContent(b.ctx, m.ID)
 	b.is(err, store.ErrNotFound)
+
+	later := b.message("a@montague.example", "b@montague.example")
+	later.First = []store.First{{Delay: long}, {}}
+	later.Lease = store.Own{Domains: []string{"montague.example"}, For: long}
+	leases = b.put(later)
+	equal(b, "leases", len(leases), 1)
+	equal(b, "leased deliveries, the delayed one not among them", len(leases[0].Deliveries), 1)
+	b.settle(leases[0], delivered())
 
 	all := b.message("a@montague.example")
 	all.First = []store.First{{Done: true, Outcome: delivered().Outcome}}

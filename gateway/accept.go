@@ -81,7 +81,7 @@ func (g *Gateway) recipientDomain(a mail.Address) string {
 // Accept takes responsibility for a message or refuses it (design: cut-through
 // and spool). One verdict for all recipients, or one per recipient for LMTP.
 func (e *Entrance) Accept(ctx context.Context, c mail.Client, m *mail.Message, perRecipient bool) []mail.Verdict {
-	verdicts := e.accept(ctx, m, perRecipient)
+	verdicts := e.accept(ctx, m, c.ESMTP, perRecipient)
 	for len(verdicts) < len(m.Envelope.Recipients) && perRecipient {
 		verdicts = append(verdicts, verdicts[0])
 	}
@@ -102,7 +102,7 @@ type incoming struct {
 	transfer string
 }
 
-func (g *Gateway) accept(ctx context.Context, m *mail.Message, perRecipient bool) []mail.Verdict {
+func (g *Gateway) accept(ctx context.Context, m *mail.Message, esmtp, perRecipient bool) []mail.Verdict {
 	m.ID = mail.NewID()
 	if m.Facts.Received > mail.MaxHops {
 		return refusal(mail.Fail(mail.Loop, "", nil))
@@ -113,7 +113,7 @@ func (g *Gateway) accept(ctx context.Context, m *mail.Message, perRecipient bool
 	if m.Envelope.Sender.IsNull() {
 		m.Origin.Local = g.fromDomain(m.Content)
 	}
-	m.Trace = append(g.received(m), m.Trace...)
+	m.Trace = append(g.received(m, esmtp), m.Trace...)
 	faults.Point("accept.received")
 
 	in := incoming{m, mail.TransferID(m.Envelope.Sender, m.Facts)}

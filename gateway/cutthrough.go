@@ -14,15 +14,28 @@ import (
 // is not so and nothing was tried.
 func (g *Gateway) tryCutThrough(ctx context.Context, m incoming, perRecipient bool) (verdicts []mail.Verdict, done bool) {
 	domain, local, ok := g.cutThroughPeer(ctx, m)
-	if !ok || !g.sched.enterCut(domain) {
+	if !ok {
 		return nil, false
 	}
-	defer g.sched.leaveCut(domain)
+	ups, ok := g.sched.enterCut(domain)
+	if !ok {
+		return nil, false
+	}
 	start := time.Now()
 	outcomes := g.handOver(ctx, m, local, domain)
 	faults.Point("accept.handed-over")
 	g.logCutThrough(m, domain, outcomes, time.Since(start))
-	return g.answerCutThrough(ctx, m, outcomes, perRecipient), true
+	verdicts = g.answerCutThrough(ctx, m, outcomes, perRecipient)
+	up := g.sched.leaveCut(domain, ups)
+	if reachOf(outcomes) == unreachable {
+		// Once the rest is in the spool: what the stream's return released
+		// before that has passed it over.
+		g.Peers.Expect(local, domain)
+		if up {
+			g.sched.release(domain, peerBack)
+		}
+	}
+	return verdicts, true
 }
 
 // cutThroughPeer finds the one live peer behind all recipients.
@@ -165,7 +178,9 @@ func (g *Gateway) spoolRest(ctx context.Context, m incoming, first []store.First
 		for i, d := range l.Deliveries {
 			rest[i] = outcomes[d.N]
 		}
-		g.settle(l, m.Content, rest)
+		// The client waits, and the message is safe: one try, else it comes
+		// out as after a crash.
+		g.settle(l, m.Content, trial{way: toPeer, outcomes: rest}, 0)
 	}
 	return []mail.Verdict{{Text: "queued as " + string(m.ID)}}, true
 }
@@ -177,6 +192,7 @@ func takenBy(o mail.Outcome) mail.Verdict {
 
 func (g *Gateway) logCutThrough(m incoming, domain string, outcomes []mail.Outcome, took time.Duration) {
 	for i, o := range outcomes {
-		g.logOutcome(m.ID, i, "cut-through", m.Envelope, domain, 0, o, took)
+		g.logOutcome(store.Lease{ID: m.ID, Envelope: m.Envelope, Facts: m.Facts, Domain: domain}, store.Delivery{N: i}, "cut-through",
+			trial{way: toPeer, took: took}, o)
 	}
 }

@@ -2,8 +2,10 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"io"
 	"slices"
+	"time"
 
 	"mailxmppd/mail"
 	"mailxmppd/mail/faults"
@@ -17,35 +19,49 @@ func (g *Gateway) attempt(ctx context.Context, l store.Lease, content mail.Conte
 		content = storedContent{ctx, g.Store, l.ID, l.Facts.Size}
 	}
 	if late := expired(l); len(late.Deliveries) > 0 {
-		g.settle(late, content, g.expiredOutcomes(late))
+		g.settle(late, content, trial{outcomes: g.expiredOutcomes(late)}, patience)
 		if l.Deliveries = remaining(l); len(l.Deliveries) == 0 {
 			return unknown
 		}
 	}
 	if !begun {
 		var err error
-		if l, err = g.Store.BeginAttempt(ctx, l); err != nil {
+		switch l, err = g.Store.BeginAttempt(ctx, l); {
+		case errors.Is(err, store.ErrLeaseLost):
+			g.Log.Warn("lease lost", "id", l.ID, "domain", l.Domain)
+			return unknown
+		case err != nil:
 			g.Log.Error("attempt not begun", "id", l.ID, "domain", l.Domain, "err", err)
 			return unknown
 		}
 	}
 	faults.Point("deliver.begun")
-	outcomes := g.try(ctx, l, content)
+	t := g.try(ctx, l, content)
 	faults.Point("deliver.tried")
-	g.settle(l, content, outcomes)
-	return reachOf(outcomes)
+	g.settle(l, content, t, patience)
+	return t.reach
+}
+
+// trial is what an attempt came to.
+type trial struct {
+	way      way
+	outcomes []mail.Outcome // one for each delivery of the lease
+	reach    reach
+	took     time.Duration
+	cut      bool // the program's end cut it short
 }
 
 // try picks the transport and carries one attempt through it.
-func (g *Gateway) try(ctx context.Context, l store.Lease, content mail.Content) []mail.Outcome {
+func (g *Gateway) try(ctx context.Context, l store.Lease, content mail.Content) trial {
 	local, ours := g.speaker(l.Envelope.Sender, l.Origin)
 	rt, failure := g.route(ctx, local, l.Domain)
 	if failure == nil && rt.way == toPeer && !ours {
 		failure = errForeignSender(l.Envelope.Sender, l.Domain)
 	}
 	if failure != nil {
-		return mail.AllFailed(len(l.Deliveries), failure)
+		return trial{way: rt.way, outcomes: mail.AllFailed(len(l.Deliveries), failure), cut: stopped(ctx)}
 	}
+	start := time.Now()
 	outcomes := rt.transport.Deliver(ctx, mail.Attempt{
 		ID:       l.ID,
 		Transfer: l.Transfer,
@@ -58,11 +74,14 @@ func (g *Gateway) try(ctx context.Context, l store.Lease, content mail.Content) 
 		Local:    local,
 		InDoubt:  slices.ContainsFunc(l.Deliveries, func(d store.Delivery) bool { return d.InDoubt }),
 	})
-	if rt.way == toPeer && reachOf(outcomes) == unreachable {
+	t := trial{rt.way, outcomes, reachOf(outcomes), time.Since(start), stopped(ctx)}
+	if t.way == toPeer && t.reach == unreachable && !t.cut {
 		g.Peers.Expect(local, l.Domain)
 	}
-	return outcomes
+	return t
 }
+
+func stopped(ctx context.Context) bool { return errors.Is(context.Cause(ctx), errStopped) }
 
 // partOf is the message's envelope with the lease's recipients only.
 func partOf(l store.Lease) mail.Envelope {
@@ -74,19 +93,22 @@ func partOf(l store.Lease) mail.Envelope {
 	return env
 }
 
-// reachOf tells whether the destination answered for any recipient.
+// reachOf tells whether the destination answered for any recipient. What failed
+// without anybody's word, such as content that the store does not give, says
+// nothing of it.
 func reachOf(outcomes []mail.Outcome) reach {
+	r := unknown
 	for _, o := range outcomes {
-		if o.Delivered() {
-			return reached
-		}
-		switch o.Failure.Kind {
-		case mail.Unreachable, mail.Doubtful, mail.Internal:
-		default:
-			return reached
+		switch f := o.Failure; {
+		case f == nil:
+			return delivered
+		case f.Kind == mail.Unreachable || f.Kind == mail.Doubtful:
+			r = max(r, unreachable)
+		case f.Remote != "":
+			r = max(r, answered)
 		}
 	}
-	return unreachable
+	return r
 }
 
 // expired is the part of a lease whose lifetime is over.

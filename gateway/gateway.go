@@ -169,17 +169,13 @@ func (g *Gateway) maintain(ctx context.Context) {
 // PeerUp is to be called when a stream between one of our domains and a peer
 // came up: what waits for the peer is due now.
 func (g *Gateway) PeerUp(_, domain string) {
-	g.sched.revive(domain)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	n, err := g.Store.Release(ctx, domain)
-	switch {
-	case err != nil:
-		g.Log.Error("waiting mail not released", "peer", domain, "err", err)
-	case n > 0:
-		g.Log.Info("peer is back, waiting mail released", "peer", domain, "deliveries", n)
+	g.sched.revive(domain, true)
+	if !g.sched.isStopping() { // nobody would deliver it, and the store may be closed
+		g.sched.release(domain, peerBack)
 	}
 }
+
+const peerBack = "peer is back, waiting mail released"
 
 // QueueChanged is to be called when an operator made deliveries due: domains
 // that count as dead get another chance.

@@ -29,7 +29,7 @@ func (g *Gateway) Check(ctx context.Context, b mail.Binding, env mail.Envelope) 
 // for what the open transfer k holds. One id or one failure per recipient.
 func (g *Gateway) Accept(ctx context.Context, k store.TransferKey, h store.ContentHash, b mail.Binding, m *mail.Message) ([]mail.ID, []*mail.Failure) {
 	m.ID = mail.NewID()
-	m.Trace = append(g.received(m), m.Trace...)
+	m.Trace = append(g.received(m, true), m.Trace...)
 	faults.Point("receive.before-accept")
 
 	own := g.sched.reserve(map[string]bool{b.Local: true})

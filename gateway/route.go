@@ -7,12 +7,12 @@ import (
 )
 
 // way is where a domain's mail goes.
-type way int
+type way string
 
 const (
-	toLocal  way = iota // final delivery here
-	toPeer              // over XMPP
-	toLegacy            // by SMTP
+	toLocal  way = "local" // final delivery here
+	toPeer   way = "xmpp"
+	toLegacy way = "smtp"
 )
 
 // route is a decision for one recipient domain. It holds for one attempt: the
@@ -44,7 +44,8 @@ func (g *Gateway) route(ctx context.Context, local, domain string) (route, *mail
 // speaker is the domain of ours that a message is sent for (xep-draft section
 // 6): the reverse-path's if it is ours; for a null reverse-path the one that
 // was found when the message came in. ok is false for a foreign reverse-path,
-// which no stream of ours may speak for.
+// which no stream of ours may speak for; local is then the default domain,
+// which asks for the way: a domain that is not ours can ask nobody.
 func (g *Gateway) speaker(sender mail.Address, o mail.Origin) (local string, ok bool) {
 	if sender.IsNull() {
 		if _, ours := g.domains[o.Local]; ours {
@@ -52,8 +53,10 @@ func (g *Gateway) speaker(sender mail.Address, o mail.Origin) (local string, ok 
 		}
 		return g.fallbackDomain(), true
 	}
-	_, ours := g.domains[sender.Domain]
-	return sender.Domain, ours
+	if _, ours := g.domains[sender.Domain]; ours {
+		return sender.Domain, true
+	}
+	return g.fallbackDomain(), false
 }
 
 // errForeignSender answers mail to a peer whose sender no stream of ours may

@@ -11,49 +11,46 @@ import (
 	"mailxmppd/store"
 )
 
-// settle records what an attempt came to, one outcome per delivery of the
-// lease, together with the DSNs that follow from it. A store that does not
-// answer is asked again while the lease can be kept; after that the delivery
-// will be tried anew.
-func (g *Gateway) settle(l store.Lease, content mail.Content, outcomes []mail.Outcome) {
-	results := make([]store.Result, len(l.Deliveries))
-	var failed, delayed []report
+// patience is for how long a store that fails is asked again to settle.
+const patience = 2 * leaseTime
+
+// settle records what an attempt came to together with the DSNs that follow
+// from it. A store that does not answer is asked again for as long as retry
+// says; after that the lease runs out and the deliveries are tried anew.
+func (g *Gateway) settle(l store.Lease, content mail.Content, t trial, retry time.Duration) {
+	if c, ok := content.(storedContent); ok {
+		// The attempt's own context may have ended with it.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), settleTimeout)
+		defer cancel()
+		c.ctx = ctx
+		content = c
+	}
+	s := store.Settlement{Lease: l, Results: make([]store.Result, len(l.Deliveries))}
 	for i, d := range l.Deliveries {
-		results[i] = g.result(l, d, outcomes[i])
-		r := report{l.Envelope.Recipients[d.N], results[i], d}
-		switch {
-		case results[i].State == store.Bounced || results[i].State == store.ExpiredSt:
-			if r.recipient.WantsFailure() {
-				failed = append(failed, r)
-			}
-		case results[i].Delayed:
-			delayed = append(delayed, r)
+		s.Results[i] = g.result(l, d, t.outcomes[i])
+		if t.cut && s.Results[i].State == store.Deferred {
+			s.Results[i].Delay = 0 // through no fault of the destination: at the next start
 		}
 	}
-	s := store.Settlement{Lease: l, Results: results}
-	for _, d := range []struct {
-		action  string
-		reports []report
-	}{{"failed", failed}, {"delayed", delayed}} {
-		if m, err := g.dsn(l, content, d.action, d.reports); err != nil {
-			g.Log.Error("dsn not made", "id", l.ID, "err", err)
-			return // the lease runs out and the deliveries come again
-		} else if m != nil {
-			defer m.Content.(*mail.Buffer).Close()
-			s.DSNs = append(s.DSNs, *m)
-		}
+	s = g.withDSNs(s, content, t.way)
+	defer closeDSNs(s)
+	if len(s.Results) == 0 {
+		return
 	}
 	faults.Point("settle.before")
-	if g.settleInStore(s) {
-		g.logSettled(s)
+	if g.settleInStore(s, retry) {
+		g.logSettled(s, t)
 	}
 	faults.Point("settle.after")
 }
 
-func (g *Gateway) settleInStore(s store.Settlement) bool {
-	deadline := time.Now().Add(2 * leaseTime)
-	for wait := 500 * time.Millisecond; ; wait = min(2*wait, 30*time.Second) {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+// settleTimeout bounds one try to settle, and the making of its DSNs.
+const settleTimeout = 30 * time.Second
+
+func (g *Gateway) settleInStore(s store.Settlement, retry time.Duration) bool {
+	deadline := time.Now().Add(retry)
+	for wait := 500 * time.Millisecond; ; wait = min(2*wait, settleTimeout) {
+		ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
 		err := g.Store.Settle(ctx, s)
 		cancel()
 		switch {
@@ -95,15 +92,15 @@ func (g *Gateway) result(l store.Lease, d store.Delivery, o mail.Outcome) store.
 // does not come back together.
 func (g *Gateway) retryDelay(attempt int) time.Duration {
 	d := g.RetryMax
-	if shift := max(attempt, 1) - 1; shift < 30 && g.RetryFirst<<shift < g.RetryMax {
+	if shift := max(attempt, 1) - 1; shift < 30 && g.RetryFirst < g.RetryMax>>shift {
 		d = g.RetryFirst << shift
 	}
 	return d - d/10 + rand.N(d/5+1)
 }
 
-func (g *Gateway) logSettled(s store.Settlement) {
+func (g *Gateway) logSettled(s store.Settlement, t trial) {
 	for i, d := range s.Lease.Deliveries {
-		g.logOutcome(s.Lease.ID, d.N, string(s.Results[i].State), s.Lease.Envelope, s.Lease.Domain, d.Attempt, s.Results[i].Outcome, 0)
+		g.logOutcome(s.Lease, d, string(s.Results[i].State), t, s.Results[i].Outcome)
 	}
 	for _, m := range s.DSNs {
 		g.Log.Info("dsn queued", "id", m.ID, "for", s.Lease.ID, "rcpt", m.Envelope.Recipients[0].Address)
@@ -111,11 +108,11 @@ func (g *Gateway) logSettled(s store.Settlement) {
 }
 
 // logOutcome writes the one line for a delivery's change of state.
-func (g *Gateway) logOutcome(id mail.ID, n int, state string, env mail.Envelope, domain string, attempt int, o mail.Outcome, took time.Duration) {
-	attrs := []any{"id", id, "n", n, "dir", "out", "state", state, "from", env.Sender,
-		"rcpt", env.Recipients[n].Address, "domain", domain, "remote", o.Remote, "attempt", attempt}
-	if took > 0 {
-		attrs = append(attrs, "dur", took.Round(time.Millisecond))
+func (g *Gateway) logOutcome(l store.Lease, d store.Delivery, state string, t trial, o mail.Outcome) {
+	attrs := []any{"id", l.ID, "n", d.N, "dir", "out", "transport", string(t.way), "state", state, "from", l.Envelope.Sender,
+		"rcpt", l.Envelope.Recipients[d.N].Address, "domain", l.Domain, "remote", o.Remote, "attempt", d.Attempt, "size", l.Facts.Size}
+	if t.took > 0 {
+		attrs = append(attrs, "dur", t.took.Round(time.Millisecond))
 	}
 	if o.TLS != "" {
 		attrs = append(attrs, "tls", o.TLS, "proof", o.Proof)
@@ -124,9 +121,21 @@ func (g *Gateway) logOutcome(id mail.ID, n int, state string, env mail.Envelope,
 		g.Log.Info("delivered", append(attrs, "remote_id", o.RemoteID)...)
 		return
 	}
-	msg := map[mail.Class]string{mail.Permanent: "bounced", mail.Temporary: "deferred", mail.InDoubt: "in doubt"}[o.Failure.Class]
-	if o.Failure.Kind == mail.Expired {
-		msg = "expired"
+	g.Log.Info(stateWord(state, o.Failure), append(attrs, "status", o.Failure.Status(), "cond", o.Failure.Condition, "err", o.Failure)...)
+}
+
+// stateWord is the message of a failed delivery's line. In cut-through a
+// permanent failure is the client's to hear; nothing has bounced yet.
+func stateWord(state string, f *mail.Failure) string {
+	switch {
+	case f.Class == mail.InDoubt:
+		return "in doubt"
+	case f.Class == mail.Temporary:
+		return "deferred"
+	case state == string(store.ExpiredSt):
+		return "expired"
+	case state == string(store.Bounced):
+		return "bounced"
 	}
-	g.Log.Info(msg, append(attrs, "status", o.Failure.Status(), "cond", o.Failure.Condition, "err", o.Failure)...)
+	return "refused"
 }

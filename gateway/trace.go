@@ -9,15 +9,16 @@ import (
 )
 
 // received writes the Received field for a message that we take (RFC 5321
-// section 4.4). Nothing of it comes from the client unchecked.
-func (g *Gateway) received(m *mail.Message) []byte {
+// section 4.4). Nothing of it comes from the client unchecked. esmtp says that
+// the client greeted with EHLO.
+func (g *Gateway) received(m *mail.Message, esmtp bool) []byte {
 	var b strings.Builder
 	from := m.Origin.Peer
 	if from == "" {
 		from = heloWord(m.Origin.Helo)
 	}
 	fmt.Fprintf(&b, "Received: from %s (%s)\r\n", from, remoteWord(m.Origin.Remote))
-	fmt.Fprintf(&b, "\tby %s with %s id %s", g.Hostname, withWord(m.Origin), m.ID)
+	fmt.Fprintf(&b, "\tby %s with %s id %s", g.Hostname, withWord(m.Origin, esmtp, m.Envelope.SMTPUTF8), m.ID)
 	if m.Origin.TLS != "" {
 		fmt.Fprintf(&b, "\r\n\t(%s)", commentWord(m.Origin.TLS))
 	}
@@ -28,14 +29,21 @@ func (g *Gateway) received(m *mail.Message) []byte {
 	return []byte(b.String())
 }
 
-// withWord is the protocol as registered by RFC 3848; XMPP has no registered
-// word.
-func withWord(o mail.Origin) string {
-	word := map[string]string{"smtp": "ESMTP", "lmtp": "LMTP", "xmpp": "XMPP"}[o.Transport]
-	if word == "" {
-		word = "local"
+// withWord is the protocol as registered by RFC 3848 and RFC 6531 section 4.3;
+// XMPP has no registered word.
+func withWord(o mail.Origin, esmtp, utf8 bool) string {
+	word := map[string]string{"smtp": "SMTP", "lmtp": "LMTP", "xmpp": "XMPP"}[o.Transport]
+	switch {
+	case word == "":
+		return "local"
+	case word == "XMPP":
+		return word
+	case utf8:
+		word = "UTF8" + word
+	case esmtp && word == "SMTP":
+		word = "ESMTP"
 	}
-	if o.TLS != "" && (word == "ESMTP" || word == "LMTP") {
+	if o.TLS != "" {
 		word += "S"
 	}
 	if o.User != "" {

@@ -16,7 +16,7 @@ func (g *Gateway) verifyLocal(ctx context.Context, d Domain, sender mail.Address
 	if d.Verifier == nil {
 		return make([]*mail.Failure, len(rcpts))
 	}
-	return g.remembered("", sender, rcpts, func(ask []mail.Recipient) ([]*mail.Failure, error) {
+	return g.remembered(verdictKey{sender: sender, utf8: utf8}, rcpts, func(ask []mail.Recipient) ([]*mail.Failure, error) {
 		ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 		defer cancel()
 		return d.Verifier.Verify(ctx, sender, utf8, ask)
@@ -26,7 +26,7 @@ func (g *Gateway) verifyLocal(ctx context.Context, d Domain, sender mail.Address
 // verifyPeer asks a peer about a recipient. Only a permanent refusal counts:
 // in all other cases the message is taken, and the offer will tell.
 func (g *Gateway) verifyPeer(ctx context.Context, local, domain string, sender mail.Address, utf8 bool, r mail.Recipient) *mail.Failure {
-	f := g.remembered(local, sender, []mail.Recipient{r}, func(ask []mail.Recipient) ([]*mail.Failure, error) {
+	f := g.remembered(verdictKey{scope: local, sender: sender, utf8: utf8}, []mail.Recipient{r}, func(ask []mail.Recipient) ([]*mail.Failure, error) {
 		ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 		defer cancel()
 		return g.Peers.Check(ctx, local, domain, sender, utf8, ask)
@@ -38,13 +38,15 @@ func (g *Gateway) verifyPeer(ctx context.Context, local, domain string, sender m
 }
 
 // remembered answers from the cache what it can and asks for the rest in one
-// call. Temporary answers are not remembered.
-func (g *Gateway) remembered(scope string, sender mail.Address, rcpts []mail.Recipient, ask func([]mail.Recipient) ([]*mail.Failure, error)) []*mail.Failure {
+// call. Temporary answers are not remembered. k is the key but for the
+// recipient.
+func (g *Gateway) remembered(k verdictKey, rcpts []mail.Recipient, ask func([]mail.Recipient) ([]*mail.Failure, error)) []*mail.Failure {
 	out := make([]*mail.Failure, len(rcpts))
 	var open []int
 	var unknown []mail.Recipient
 	for i, r := range rcpts {
-		f, known := g.verdicts.get(verdictKey{scope, sender, r.Address})
+		k.recipient = r.Address
+		f, known := g.verdicts.get(k)
 		if out[i] = f; !known {
 			open, unknown = append(open, i), append(unknown, r)
 		}
@@ -59,17 +61,19 @@ func (g *Gateway) remembered(scope string, sender mail.Address, rcpts []mail.Rec
 			out[i] = mail.AsFailure(err)
 		case j < len(answers):
 			out[i] = answers[j]
-			g.verdicts.put(verdictKey{scope, sender, rcpts[i].Address}, answers[j])
+			k.recipient = rcpts[i].Address
+			g.verdicts.put(k, answers[j])
 		}
 	}
 	return out
 }
 
 // verdictKey names an answer: a peer's or neighbour's verdict may depend on
-// the sender.
+// the sender, and on whether the message asks for SMTPUTF8.
 type verdictKey struct {
 	scope     string // our domain that asked a peer; "" for a neighbour
 	sender    mail.Address
+	utf8      bool
 	recipient mail.Address
 }
 
@@ -139,5 +143,11 @@ func (t Table) Verify(_ context.Context, _ mail.Address, _ bool, rcpts []mail.Re
 }
 
 func folded(a mail.Address) mail.Address {
-	return mail.Address{Local: strings.ToLower(a.Local), Domain: a.Domain}
+	lower := func(r rune) rune {
+		if r >= 'A' && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}
+	return mail.Address{Local: strings.Map(lower, a.Local), Domain: a.Domain}
 }

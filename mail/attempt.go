@@ -29,6 +29,16 @@ type Outcome struct {
 	Text     string   // the next hop's words, sanitised
 	Proof    string   // what proved the next hop's identity, if anything
 	TLS      string   // e.g. "TLS1.3 TLS_AES_128_GCM_SHA256"
+
+	// What a delivered recipient's success means for DSNs (RFC 3461 section
+	// 5.2). Neither: the next hop took over the DSN parameters.
+	Relayed bool // it takes no DSN parameters: "relayed" is the last thing known
+	Final   bool // it is the mailbox server, and success is ours to report
+
+	// Undated: it was relayed without its DELIVERBY deadline, which asks for a
+	// "relayed" DSN even where success is not to be reported (RFC 2852 section
+	// 4.1.4.2).
+	Undated bool
 }
 
 // Delivered reports whether the next hop took the recipient.

@@ -42,6 +42,8 @@ type Buffer struct {
 	hash  hash.Hash
 	scan  factScanner
 	facts *Facts
+
+	closed bool
 }
 
 // NewBuffer makes a Buffer whose temporary file, if one is needed, is made in
@@ -104,7 +106,10 @@ func (b *Buffer) Size() int64 { return b.size }
 
 // Open returns a reader over what has been written.
 func (b *Buffer) Open() (io.ReadCloser, error) {
-	if b.file == nil {
+	switch {
+	case b.closed:
+		return nil, errors.New("content is closed") // never as if it were empty
+	case b.file == nil:
 		return Bytes(b.mem).Open()
 	}
 	return io.NopCloser(io.NewSectionReader(b.file, 0, b.size)), nil
@@ -116,7 +121,7 @@ func (b *Buffer) Memory() (Bytes, bool) { return b.mem, b.file == nil }
 
 // Close frees the temporary file. Readers from Open must be done.
 func (b *Buffer) Close() error {
-	b.mem = nil
+	b.mem, b.closed = nil, true
 	if b.file == nil {
 		return nil
 	}

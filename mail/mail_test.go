@@ -256,3 +256,17 @@ func TestTransferID(t *testing.T) {
 		t.Error("not 64 digits")
 	}
 }
+
+// TestClosedBuffer: content that is gone is not empty content.
+func TestClosedBuffer(t *testing.T) {
+	for _, size := range []int{10, memoryContent + 1} {
+		b := NewBuffer(t.TempDir())
+		b.Write(make([]byte, size))
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Open(); err == nil {
+			t.Errorf("%d octets open after Close", size)
+		}
+	}
+}

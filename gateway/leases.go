@@ -1,0 +1,71 @@
+package gateway
+
+import (
+	"context"
+	"time"
+
+	"mailxmppd/mail"
+	"mailxmppd/store"
+)
+
+// leaseKey tells leases apart: a message may have several to one domain, of
+// deliveries that became due at different times.
+type leaseKey struct {
+	id    mail.ID
+	n     int
+	token int64
+}
+
+func keyOf(l store.Lease) leaseKey {
+	return leaseKey{l.ID, l.Deliveries[0].N, l.Deliveries[0].Token}
+}
+
+// keepLeases renews the leases in work; an attempt whose lease is lost is cut
+// short, since it could no longer be settled.
+func (s *scheduler) keepLeases(ctx context.Context) {
+	ticker := time.NewTicker(renewEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			s.renew(ctx)
+		}
+	}
+}
+
+func (s *scheduler) renew(ctx context.Context) {
+	byKey := map[leaseKey]*held{}
+	var leases []store.Lease
+	s.mu.Lock()
+	for h := range s.leases {
+		byKey[keyOf(h.lease)] = h
+		leases = append(leases, h.lease)
+	}
+	s.mu.Unlock()
+	if len(leases) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, renewEvery)
+	defer cancel()
+	lost, err := s.g.Store.Renew(ctx, leases, leaseTime)
+	if err != nil {
+		s.g.Log.Error("renewing leases", "err", err)
+	}
+	for _, l := range lost {
+		if h := byKey[keyOf(l)]; h != nil && s.holds(h) {
+			s.g.Log.Warn("lease lost", "id", l.ID, "domain", l.Domain)
+			h.cancel()
+		}
+	}
+}
+
+// holds reports whether a lease is still in work: one that was settled during
+// the renewal is lost to nobody.
+func (s *scheduler) holds(h *held) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.leases[h]
+	return ok
+}

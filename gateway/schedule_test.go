@@ -1,0 +1,213 @@
+package gateway
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"mailxmppd/mail"
+	"mailxmppd/store"
+)
+
+// TestRetryDelay: within a tenth of doubling from first to longest, at any
+// number of attempts.
+func TestRetryDelay(t *testing.T) {
+	g := &Gateway{Config: Config{RetryFirst: 5 * time.Minute, RetryMax: 4 * time.Hour}}
+	want := g.RetryFirst
+	for attempt := range 200 {
+		if got := g.retryDelay(attempt); got < want*9/10 || got > want*11/10 {
+			t.Fatalf("attempt %d: %s, want about %s", attempt, got, want)
+		}
+		if attempt > 0 {
+			want = min(2*want, g.RetryMax)
+		}
+	}
+}
+
+// TestLearn: what attempts show of a destination.
+func TestLearn(t *testing.T) {
+	cfg := Config{RetryFirst: time.Minute, PerDomain: 8}
+	d := &dest{limit: 5}
+	for range 5 { // attempts at the same time, one outage
+		d.learn(unreachable, false, cfg)
+	}
+	if left := time.Until(d.deadUntil); d.fails != 1 || d.limit != 1 || left > deadMin {
+		t.Errorf("after one outage: %d failures, limit %d, dead for %s", d.fails, d.limit, left)
+	}
+	if d.learn(unknown, false, cfg) || d.fails != 1 {
+		t.Error("an attempt that asked nobody brought it back")
+	}
+	if d.learn(answered, false, cfg) || d.fails != 0 || d.limit != 1 {
+		t.Errorf("an answer: %d failures, limit %d", d.fails, d.limit)
+	}
+	for i, want := range []bool{true, false} { // it comes and goes
+		d.learn(unreachable, false, cfg)
+		if due := d.learn(delivered, false, cfg); due != want {
+			t.Errorf("return %d: released %v", i, due)
+		}
+	}
+	d.learn(unreachable, false, cfg)
+	d.deadUntil = time.Time{}
+	d.released = time.Now().Add(-cfg.RetryFirst)
+	if !d.learn(delivered, false, cfg) {
+		t.Error("not released although the last time is long ago")
+	}
+	for range 20 {
+		d.learn(delivered, false, cfg)
+	}
+	if d.limit != cfg.PerDomain {
+		t.Errorf("limit %d, want %d", d.limit, cfg.PerDomain)
+	}
+	if !d.learn(unreachable, true, cfg) || d.fails != 0 {
+		t.Error("a failure from before the stream's return counts")
+	}
+}
+
+// TestReach: what outcomes say of the destination.
+func TestReach(t *testing.T) {
+	own := mail.Outcome{Failure: mail.Fail(mail.Internal, "", nil)}
+	for _, c := range []struct {
+		name     string
+		outcomes []mail.Outcome
+		want     reach
+	}{
+		{"taken", []mail.Outcome{refuse(mail.Unreachable), {}}, delivered},
+		{"refused", []mail.Outcome{refuse(mail.NoSuchMailbox)}, answered},
+		{"the peer's own trouble is an answer", []mail.Outcome{refuse(mail.Internal)}, answered},
+		{"our own trouble is none", []mail.Outcome{own}, unknown},
+		{"in doubt", []mail.Outcome{refuse(mail.Doubtful), own}, unreachable},
+		{"no stream", []mail.Outcome{refuse(mail.Unreachable)}, unreachable},
+	} {
+		if got := reachOf(c.outcomes); got != c.want {
+			t.Errorf("%s: %d, want %d", c.name, got, c.want)
+		}
+	}
+}
+
+// TestReserve: within the limits, and with places left to older mail where
+// there is some.
+func TestReserve(t *testing.T) {
+	g := &Gateway{Config: Config{Concurrency: 8, PerDomain: 4}}
+	s := newScheduler(g)
+	take := func(domain string) bool { return len(s.reserve(map[string]bool{domain: true}).Domains) == 1 }
+	if take("a.example") {
+		t.Error("a place before the scheduler runs")
+	}
+	s.base = t.Context()
+	for i := range 5 {
+		if got := take("a.example"); got != (i < 4) {
+			t.Errorf("place %d of 4: %v", i+1, got)
+		}
+	}
+	s.giveBack([]string{"a.example"})
+	if take("a.example") {
+		t.Error("new mail got the place that older mail waits for")
+	}
+	s.caughtUp([]string{"a.example"})
+	if take("a.example") {
+		t.Error("caught up although the destination was left out")
+	}
+	s.caughtUp(nil)
+	if !take("a.example") {
+		t.Error("no place although no mail waits")
+	}
+	for i := range 5 {
+		if got := take("b.example"); got != (i < 4) {
+			t.Errorf("slot %d of 8: %v", i+5, got)
+		}
+	}
+	if take("c.example") || s.slots != 8 {
+		t.Errorf("%d slots of 8", s.slots)
+	}
+	s.giveBack([]string{"b.example"})
+	s.caughtUp(nil)
+	s.dest("dead.example").deadUntil = time.Now().Add(time.Minute)
+	if take("dead.example") {
+		t.Error("a place at a destination that does not answer")
+	}
+	s.stopping = true
+	s.giveBack([]string{"a.example", "a.example", "b.example"})
+	if take("c.example") {
+		t.Error("a place while stopping")
+	}
+}
+
+// TestForgetsDestinations: what says nothing is not kept.
+func TestForgetsDestinations(t *testing.T) {
+	w := newWorld(t, nil)
+	for range 3 {
+		w.send(w.message(sample, "romeo@home.example", "x@far.example"), false)
+	}
+	until(t, "no destination", func() bool {
+		w.sched.mu.Lock()
+		defer w.sched.mu.Unlock()
+		return len(w.legacy.deliveries()) == 3 && len(w.sched.dests) == 0
+	})
+}
+
+// TestClaimWithinConcurrency: slots taken for a claim are not given away while
+// the store is asked.
+func TestClaimWithinConcurrency(t *testing.T) {
+	g := &Gateway{Config: Config{Concurrency: 3, PerDomain: 4}}
+	s := newScheduler(g)
+	s.base = t.Context()
+	if n, _, _ := s.room(); n != 3 {
+		t.Errorf("room for %d, want 3", n)
+	}
+	if own := s.reserve(map[string]bool{"a.example": true}); len(own.Domains) != 0 {
+		t.Error("a claimed slot was given away")
+	}
+	s.vacate(3)
+	s.caughtUp(nil)
+	if own := s.reserve(map[string]bool{"a.example": true}); len(own.Domains) != 1 || s.slots != 1 {
+		t.Errorf("reserved %v, %d slots", own.Domains, s.slots)
+	}
+}
+
+// TestRoomLeavesOut: destinations that are full or dead are not claimed for.
+func TestRoomLeavesOut(t *testing.T) {
+	g := &Gateway{Config: Config{Concurrency: 8, PerDomain: 4}}
+	s := newScheduler(g)
+	s.dest("full.example").runs = 4
+	s.dest("dead.example").deadUntil = time.Now().Add(10 * time.Second)
+	s.dest("free.example").runs = 1
+	_, busy, wake := s.room()
+	slices.Sort(busy)
+	if !slices.Equal(busy, []string{"dead.example", "full.example"}) || wake > 10*time.Second || wake < 5*time.Second {
+		t.Errorf("left out %v, back in %s", busy, wake)
+	}
+}
+
+// TestResult: what an outcome makes of a delivery.
+func TestResult(t *testing.T) {
+	g := &Gateway{Config: Config{RetryFirst: time.Minute, RetryMax: time.Hour, DelayNotice: time.Hour}}
+	later := refuse(mail.ResourceShort)
+	later.Failure.RetryAfter = 10 * time.Minute
+	for _, c := range []struct {
+		name     string
+		d        store.Delivery
+		age      time.Duration
+		o        mail.Outcome
+		state    store.State
+		min, max time.Duration
+		doubt    bool
+		delayed  bool
+	}{
+		{"told when", store.Delivery{Left: time.Hour}, 0, later, store.Deferred, 10 * time.Minute, 10 * time.Minute, false, false},
+		{"no later than expiry", store.Delivery{Left: 2 * time.Minute}, 0, later, store.Deferred, 2 * time.Minute, 2 * time.Minute, false, false},
+		{"doubt stays", store.Delivery{Left: time.Hour, InDoubt: true}, 0, refuse(mail.Unreachable), store.Deferred, 54 * time.Second, 66 * time.Second, true, false},
+		{"new doubt", store.Delivery{Left: time.Hour}, 0, refuse(mail.Doubtful), store.Deferred, 54 * time.Second, 66 * time.Second, true, false},
+		{"delay told", store.Delivery{Left: time.Hour}, 61 * time.Minute, refuse(mail.Refused), store.Deferred, 54 * time.Second, 66 * time.Second, false, true},
+		{"delay told before", store.Delivery{Left: time.Hour, Delayed: true}, 61 * time.Minute, refuse(mail.Refused), store.Deferred, 54 * time.Second, 66 * time.Second, false, false},
+		{"refused", store.Delivery{}, 0, refuse(mail.NotPermitted), store.Bounced, 0, 0, false, false},
+		{"expired", store.Delivery{Expired: true}, 0, refuse(mail.Expired), store.ExpiredSt, 0, 0, false, false},
+		{"the next hop's word for it", store.Delivery{}, 0, refuse(mail.Expired), store.Bounced, 0, 0, false, false},
+		{"taken", store.Delivery{}, 0, mail.Outcome{}, store.Delivered, 0, 0, false, false},
+	} {
+		l := store.Lease{Age: c.age, Envelope: mail.Envelope{Recipients: []mail.Recipient{{}}}}
+		r := g.result(l, c.d, c.o)
+		if r.State != c.state || r.Delay < c.min || r.Delay > c.max || r.InDoubt != c.doubt || r.Delayed != c.delayed {
+			t.Errorf("%s: %+v", c.name, r)
+		}
+	}
+}

@@ -1,0 +1,210 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"testing"
+	"time"
+
+	"mailxmppd/mail"
+	"mailxmppd/store"
+	"mailxmppd/store/sqlite"
+)
+
+// faulty is the store with failures on order. It keeps what was settled.
+type faulty struct {
+	*sqlite.Store
+	mu      sync.Mutex
+	put     error // of PutMessage and Accept
+	open    error // of OpenContent
+	begin   error // of BeginAttempt
+	settle  error // of Settle
+	lose    bool  // Renew loses every lease
+	settled int   // calls of Settle
+}
+
+func (f *faulty) order(set func(*faulty)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	set(f)
+}
+
+func (f *faulty) PutMessage(ctx context.Context, m store.NewMessage) ([]store.Lease, error) {
+	f.mu.Lock()
+	err := f.put
+	f.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	return f.Store.PutMessage(ctx, m)
+}
+
+func (f *faulty) Accept(ctx context.Context, k store.TransferKey, h store.ContentHash, m store.NewMessage) ([]mail.ID, []store.Lease, error) {
+	f.mu.Lock()
+	err := f.put
+	f.mu.Unlock()
+	if err != nil {
+		return nil, nil, err
+	}
+	return f.Store.Accept(ctx, k, h, m)
+}
+
+func (f *faulty) OpenContent(ctx context.Context, id mail.ID) (io.ReadCloser, error) {
+	f.mu.Lock()
+	err := f.open
+	f.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	return f.Store.OpenContent(ctx, id)
+}
+
+func (f *faulty) BeginAttempt(ctx context.Context, l store.Lease) (store.Lease, error) {
+	f.mu.Lock()
+	err := f.begin
+	f.mu.Unlock()
+	if err != nil {
+		return l, err
+	}
+	return f.Store.BeginAttempt(ctx, l)
+}
+
+func (f *faulty) Settle(ctx context.Context, s store.Settlement) error {
+	f.mu.Lock()
+	f.settled++
+	err := f.settle
+	f.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return f.Store.Settle(ctx, s)
+}
+
+func (f *faulty) Renew(ctx context.Context, leases []store.Lease, lease time.Duration) ([]store.Lease, error) {
+	f.mu.Lock()
+	lose := f.lose
+	f.mu.Unlock()
+	if lose {
+		return leases, nil
+	}
+	return f.Store.Renew(ctx, leases, lease)
+}
+
+// TestStoreFails: what could not be stored is not answered for, by SMTP, after
+// cut-through or to a peer, and leaves no slot behind.
+func TestStoreFails(t *testing.T) {
+	w := newWorld(t, nil)
+	w.faulty.order(func(f *faulty) { f.put = store.ErrFull })
+	refused := func(what string, f *mail.Failure) {
+		if f == nil || f.Kind != mail.ResourceShort {
+			t.Errorf("%s: %v, want %s", what, f, mail.ResourceShort)
+		}
+	}
+	for range 3 * w.Concurrency {
+		refused("spool", w.send(w.message(sample, "a@far.example", "juliet@home.example"), false)[0].Failure)
+	}
+	w.peer.set(func(n *next) {
+		n.live = true
+		n.answer = func(mail.Attempt) []mail.Outcome { return []mail.Outcome{{}, refuse(mail.NoSuchMailbox)} }
+	})
+	refused("mixed", w.send(w.message(sample, "romeo@home.example", "a@peer.example", "b@peer.example"), false)[0].Failure)
+	w.peer.set(func(n *next) {
+		n.answer = func(mail.Attempt) []mail.Outcome { return []mail.Outcome{{}, refuse(mail.Doubtful)} }
+	})
+	refused("in doubt", w.send(w.message(sample, "romeo@home.example", "a@peer.example", "b@peer.example"), false)[0].Failure)
+	each := w.send(w.message(sample, "romeo@home.example", "a@peer.example", "b@peer.example"), true)
+	if each[0].Failure != nil {
+		t.Errorf("lmtp: what the peer took is refused: %v", each[0].Failure)
+	}
+	refused("lmtp", each[1].Failure)
+
+	m := w.message(sample, "tybalt@peer.example", "juliet@home.example")
+	ids, failures := w.Gateway.Accept(t.Context(), store.TransferKey{Domain: "peer.example", Local: "home.example", ID: "x"},
+		store.ContentHash{Size: m.Facts.Size, SHA256: m.Facts.SHA256}, mail.Binding{Local: "home.example", Remote: "peer.example"}, m)
+	refused("peer", failures[0])
+	if ids[0] != "" {
+		t.Errorf("a peer got id %s", ids[0])
+	}
+
+	w.faulty.order(func(f *faulty) { f.put = nil })
+	w.send(w.message(sample, "a@far.example", "juliet@home.example"), false)
+	w.waitState("juliet@home.example", store.Delivered)
+}
+
+// TestLeaseLostAtSettle: somebody else has the delivery: nothing is settled,
+// no DSN goes out, and the store is not asked twice.
+func TestLeaseLostAtSettle(t *testing.T) {
+	w := newWorld(t, nil)
+	w.faulty.order(func(f *faulty) { f.settle = store.ErrLeaseLost })
+	w.legacy.set(func(n *next) {
+		n.answer = func(mail.Attempt) []mail.Outcome { return []mail.Outcome{refuse(mail.NoSuchMailbox)} }
+	})
+	w.send(w.message(sample, "romeo@home.example", "x@far.example"), false)
+	until(t, "the end of the attempt", func() bool {
+		w.sched.mu.Lock()
+		defer w.sched.mu.Unlock()
+		return w.legacy.tried() == 1 && w.sched.slots == 0
+	})
+	if w.faulty.order(func(f *faulty) {
+		if f.settled != 1 {
+			t.Errorf("settled %d times", f.settled)
+		}
+	}); len(w.states()) != 1 {
+		t.Errorf("a dsn is in the store: %v", w.states())
+	}
+}
+
+// TestSettleRetried: a store that does not answer once is asked again, and the
+// next hop is not.
+func TestSettleRetried(t *testing.T) {
+	w := newWorld(t, nil)
+	w.faulty.order(func(f *faulty) { f.settle = errors.New("no connection") })
+	w.send(w.message(sample, "romeo@home.example", "x@far.example"), false)
+	until(t, "a try to settle", func() (tried bool) {
+		w.faulty.order(func(f *faulty) { tried = f.settled > 0; f.settle = nil })
+		return tried
+	})
+	w.waitState("x@far.example", store.Delivered)
+	if n := w.legacy.tried(); n != 1 {
+		t.Errorf("%d attempts", n)
+	}
+}
+
+// TestAttemptNotBegun: without its record no attempt is made.
+func TestAttemptNotBegun(t *testing.T) {
+	w := newWorld(t, nil)
+	w.faulty.order(func(f *faulty) { f.begin = errors.New("no connection") })
+	w.sched.mu.Lock()
+	w.sched.dest("far.example").deadUntil = time.Now().Add(time.Hour)
+	w.sched.mu.Unlock()
+	w.send(w.message(sample, "romeo@home.example", "x@far.example"), false) // stored without a lease
+	w.QueueChanged()
+	until(t, "a claim", func() bool { return w.states()["x@far.example"] == store.Leased })
+	until(t, "its end", func() bool { w.sched.mu.Lock(); defer w.sched.mu.Unlock(); return w.sched.slots == 0 })
+	if n := w.legacy.tried(); n != 0 {
+		t.Errorf("%d attempts without a record", n)
+	}
+}
+
+// TestLeaseLostWhileTrying: an attempt that could not be settled any more is cut
+// short, and only that one.
+func TestLeaseLostWhileTrying(t *testing.T) {
+	w := newWorld(t, nil)
+	running, cut := make(chan struct{}), make(chan struct{})
+	w.legacy.set(func(n *next) {
+		n.during = func(ctx context.Context) { close(running); <-ctx.Done(); close(cut) }
+	})
+	w.send(w.message(sample, "romeo@home.example", "x@far.example"), false)
+	<-running
+	w.sched.renew(t.Context())
+	select {
+	case <-cut:
+		t.Fatal("an attempt was cut short that had its lease")
+	default:
+	}
+	w.faulty.order(func(f *faulty) { f.lose = true })
+	w.sched.renew(t.Context())
+	<-cut
+}

@@ -30,6 +30,8 @@ func check(r *report, base string, cfg *Config) {
 	c.smtp(cfg)
 	c.queue(&cfg.Queue)
 	c.peers(cfg.Peers)
+	c.components(cfg)
+	c.srs(cfg)
 	c.routes(cfg)
 	c.limits(&cfg.Limits)
 	c.oneOf("log.level", cfg.Log.Level, "debug", "info", "warn", "error")
@@ -132,6 +134,13 @@ func (c *checker) xmpp(cfg *Config) {
 	for i, s := range x.Listen {
 		c.socket(item("xmpp.listen", i), s)
 	}
+	for i, s := range x.ListenStartTLS {
+		c.socket(item("xmpp.listen_starttls", i), s)
+	}
+	c.oneOf("xmpp.policy", x.Policy, PolicyNone, PolicyTesting, PolicyEnforce)
+	// xep-draft section 4: nobody relies on it for longer.
+	c.span("xmpp.policy_max_age", x.PolicyMaxAge, 0, 90*24*time.Hour)
+	c.oneOf("xmpp.sends", x.Sends, SendsAny, SendsXMPPOnly)
 	c.size("xmpp.max_message", x.MaxMessage, 64<<10, 1<<40)
 	c.size("xmpp.max_inline", x.MaxInline, 0, 256<<10)
 	// Every peer must take 6,000 octets a chunk (xep-draft section 5.3).

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"net/netip"
 
 	"mailxmppd/mail"
@@ -109,6 +111,11 @@ func (c *checker) peers(peers []Peer) {
 		c.oneOf(at+".policy", p.Policy, PolicyRequired, PolicyPreferred, PolicyNever)
 		if p.Policy == PolicyNever && len(p.Address) > 0 {
 			c.add(at+".address", `is of no use with policy = "never"`)
+		}
+		for j, s := range p.Pins {
+			if pin, err := hex.DecodeString(s); err != nil || len(pin) != sha256.Size {
+				c.add(item(at+".pins", j), "%q: is not a SHA-256 in hexadecimal, 64 digits", clip(s))
+			}
 		}
 		for j, s := range p.Address {
 			if why := badHostPort(s, true); why != "" {

@@ -13,19 +13,21 @@ import "mailxmppd/mail"
 // Config is the configuration. Every field with a toml key is described, with
 // its default, in docs/mailxmppd.sample.toml.
 type Config struct {
-	Domains   []Domain   `toml:"domain"`
-	Listeners []Listener `toml:"listener"`
-	Store     Store      `toml:"store"`
-	DNS       DNS        `toml:"dns"`
-	TLS       TLS        `toml:"tls"`
-	XMPP      XMPP       `toml:"xmpp"`
-	SMTP      SMTP       `toml:"smtp"`
-	Queue     Queue      `toml:"queue"`
-	Peers     []Peer     `toml:"peer"`
-	Routes    []Route    `toml:"route"`
-	Limits    Limits     `toml:"limits"`
-	Log       Log        `toml:"log"`
-	Admin     Admin      `toml:"admin"`
+	Domains    []Domain    `toml:"domain"`
+	Listeners  []Listener  `toml:"listener"`
+	Store      Store       `toml:"store"`
+	DNS        DNS         `toml:"dns"`
+	TLS        TLS         `toml:"tls"`
+	XMPP       XMPP        `toml:"xmpp"`
+	SMTP       SMTP        `toml:"smtp"`
+	Queue      Queue       `toml:"queue"`
+	Peers      []Peer      `toml:"peer"`
+	Components []Component `toml:"component"`
+	SRS        SRS         `toml:"srs"`
+	Routes     []Route     `toml:"route"`
+	Limits     Limits      `toml:"limits"`
+	Log        Log         `toml:"log"`
+	Admin      Admin       `toml:"admin"`
 }
 
 // Domain is a mail domain of ours.
@@ -77,6 +79,9 @@ type Store struct {
 type DNS struct {
 	Servers []string `toml:"servers"` // ip:port; none: those of the system
 	Timeout Duration `toml:"timeout"`
+	// The servers validate DNSSEC, and nobody stands between them and us: their
+	// AD bit is believed.
+	Validating bool `toml:"validating"`
 }
 
 // TLS holds what all TLS connections share.
@@ -86,7 +91,13 @@ type TLS struct {
 
 // XMPP is about streams and transfers.
 type XMPP struct {
-	Listen             []string `toml:"listen"` // host:port, direct TLS
+	Listen             []string `toml:"listen"`          // host:port, direct TLS
+	ListenStartTLS     []string `toml:"listen_starttls"` // host:port, STARTTLS
+	Policy             string   `toml:"policy"`          // what peers may rely on: PolicyNone, PolicyTesting, PolicyEnforce
+	PolicyMaxAge       Duration `toml:"policy_max_age"`  // for how long
+	Sends              string   `toml:"sends"`           // SendsAny, SendsXMPPOnly
+	RequireTLS         bool     `toml:"requiretls"`      // the next hop keeps RFC 8689's promise
+	POSH               bool     `toml:"posh"`            // RFC 7711 counts as a proof
 	MaxMessage         Size     `toml:"max_message"`
 	MaxInline          Size     `toml:"max_inline"`
 	Chunk              Size     `toml:"chunk"`
@@ -100,6 +111,16 @@ type XMPP struct {
 	CutThroughDeadline Duration `toml:"cut_through_deadline"`
 	CutThroughPerPeer  int      `toml:"cut_through_per_peer"`
 }
+
+// Values of XMPP.Policy and XMPP.Sends (xep-draft section 4).
+const (
+	PolicyNone    = "none"
+	PolicyTesting = "testing"
+	PolicyEnforce = "enforce"
+
+	SendsAny      = "any"
+	SendsXMPPOnly = "xmpp-only"
+)
 
 // SMTP is about our side of SMTP.
 type SMTP struct {
@@ -131,6 +152,7 @@ type Peer struct {
 	Domain  string   `toml:"domain"`  // A-labels
 	Address []string `toml:"address"` // host:port, direct TLS; none: by SRV
 	Policy  string   `toml:"policy"`  // PolicyRequired, PolicyPreferred, PolicyNever
+	Pins    []string `toml:"pins"`    // SHA-256 of public keys, hexadecimal; with any, nothing else is a proof
 }
 
 // Values of Peer.Policy.
@@ -139,6 +161,23 @@ const (
 	PolicyPreferred = "preferred"
 	PolicyNever     = "never"
 )
+
+// Component is a domain of ours that is a component (XEP-0114) of a chat server.
+type Component struct {
+	Domain              string `toml:"domain"` // one of Domains
+	Server              string `toml:"server"` // host:port
+	SecretFile          string `toml:"secret_file"`
+	SecretEnv           string `toml:"secret_env"`
+	Secret              Secret `toml:"-"`                    // read from one of the two
+	AssertAuthenticated bool   `toml:"assert_authenticated"` // the server takes streams with certificates only
+	MaxStanza           Size   `toml:"max_stanza"`           // that the server and its peers let through
+}
+
+// SRS is about foreign reverse-paths on their way to peers.
+type SRS struct {
+	Enabled bool   `toml:"enabled"`
+	Domain  string `toml:"domain"` // one of Domains; set once loaded
+}
 
 // Route says where mail of a legacy domain goes.
 type Route struct {

@@ -10,6 +10,7 @@ func (c *Config) defaults() {
 	c.Store = Store{URL: "sqlite:///var/lib/mailxmppd/mail.db", Schema: "mailxmppd"}
 	c.DNS.Timeout = span(5 * time.Second)
 	c.XMPP.defaults()
+	c.SRS.Enabled = true
 	c.SMTP.MXPort = 25
 	c.SMTP.TLS = TLSOpportunistic
 	c.Queue.defaults()
@@ -24,6 +25,10 @@ func (l *Listener) defaults() { l.TLS = ListenStartTLS }
 
 func (x *XMPP) defaults() {
 	x.Listen = []string{":5270"}
+	x.Policy = PolicyNone
+	x.PolicyMaxAge = span(30 * 24 * time.Hour)
+	x.Sends = SendsAny
+	x.POSH = true
 	x.MaxMessage = 50e6
 	x.MaxInline = 64 << 10
 	x.Chunk = 128 << 10
@@ -49,6 +54,8 @@ func (q *Queue) defaults() {
 	q.PerDomain = 16
 	q.KeepTrace = span(30 * 24 * time.Hour)
 }
+
+func (c *Component) defaults() { c.MaxStanza = 500_000 }
 
 func (p *Peer) defaults() { p.Policy = PolicyRequired }
 

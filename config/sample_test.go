@@ -31,6 +31,7 @@ func installSample(t *testing.T) (dir, text string) {
 	writeFile(t, filepath.Join(dir, "capulet.example", "fullchain.pem"), cert)
 	writeFile(t, filepath.Join(dir, "capulet.example", "key.pem"), key)
 	writeFile(t, filepath.Join(dir, "smarthost.password"), "hush\n")
+	writeFile(t, filepath.Join(dir, "component.secret"), "hush\n")
 	return dir, strings.ReplaceAll(string(data), "/etc/mailxmppd/", dir+"/")
 }
 

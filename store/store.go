@@ -25,7 +25,8 @@ import (
 var (
 	// ErrLeaseLost is the only answer to a stale fencing token: the lease ran
 	// out and another claim took the deliveries over, or an operator settled
-	// them. Nothing was changed.
+	// them; of an open transfer, that another node or offer took it up.
+	// Nothing was changed.
 	ErrLeaseLost = errors.New("lease lost")
 	// ErrNotFound means that there is no such message, delivery or transfer.
 	ErrNotFound = errors.New("not found")
@@ -95,6 +96,7 @@ type Store interface {
 
 	Transfers
 	Peers
+	Keys
 	Queue
 
 	// Maintain removes what has outlived its retention: acceptances, open
@@ -115,12 +117,14 @@ type Transfers interface {
 	// TransferBegin opens a transfer for content that comes in chunks, or
 	// finds the open one with the same hash and size, and says from which
 	// offset to go on. ErrConflict when the key is in use for other content.
-	// Not durable before the next durable write.
+	// Each call draws a new fencing token (Turn): whoever held the transfer
+	// before, on this node or another, has lost it. Not durable before the
+	// next durable write.
 	TransferBegin(ctx context.Context, k TransferKey, h ContentHash) (Transfer, error)
 
 	// Append adds octets at an offset, which must be where the transfer
 	// stands: otherwise nothing is done, and the returned offset says where it
-	// stands. Not durable before Accept.
+	// stands. Fencing token: k.Turn. Not durable before Accept.
 	Append(ctx context.Context, k TransferKey, offset int64, p []byte) (next int64, err error)
 
 	// OpenTransfer reads back what an open transfer holds.
@@ -130,13 +134,16 @@ type Transfers interface {
 	// one transaction: for each recipient that was not accepted before, a
 	// delivery of m (leased as in PutMessage) and the acceptance. Recipients
 	// accepted before are answered from memory and get no second delivery.
-	// m.Content nil takes the content of the open transfer, which Accept ends.
-	// Idempotence key: k with the recipient. ErrConflict as in TransferBegin.
+	// m.Content nil takes the content of the open transfer, which Accept ends;
+	// then k.Turn is its fencing token. Idempotence key: k with the recipient.
+	// ErrConflict as in TransferBegin.
 	// accepted has, per recipient of m's envelope, the id under which it was
 	// accepted, now or before; m itself is stored only if a recipient is new.
 	Accept(ctx context.Context, k TransferKey, h ContentHash, m NewMessage) (accepted []mail.ID, leases []Lease, err error)
 
 	// TransferAbort forgets an open transfer and its content. Acceptances stay.
+	// Fencing token: k.Turn, but a transfer that is somebody else's now is left
+	// alone without an error.
 	TransferAbort(ctx context.Context, k TransferKey) error
 }
 
@@ -146,6 +153,13 @@ type Peers interface {
 	Peer(ctx context.Context, domain string) (Peer, error)
 	// PutPeer replaces what is stored for p.Domain.
 	PutPeer(ctx context.Context, p Peer) error
+}
+
+// Keys keeps secrets that all nodes share and that outlive a restart.
+type Keys interface {
+	// Key returns the secret of a name. Where there is none, fresh becomes it;
+	// of callers at the same time one wins, and all get the same.
+	Key(ctx context.Context, name string, fresh []byte) ([]byte, error)
 }
 
 // Queue is what the operator's verbs need.
@@ -250,6 +264,18 @@ type TransferKey struct {
 	Domain string // bound domain, A-labels
 	Local  string // our domain that it was sent to
 	ID     string
+
+	// Turn fences: it is that of the TransferBegin by which the caller got the
+	// open transfer, and what is done under an older one than the last fails
+	// with ErrLeaseLost. 0, for a caller that holds none, fences nothing. It is
+	// no part of the name.
+	Turn int64
+}
+
+// Name is the key without its fencing token.
+func (k TransferKey) Name() TransferKey {
+	k.Turn = 0
+	return k
 }
 
 // ContentHash is what a sender promises about its content.
@@ -264,6 +290,7 @@ type Transfer struct {
 	Hash     ContentHash
 	Open     bool                     // chunks may be appended at Next
 	Next     int64                    // octets held of an open one
+	Turn     int64                    // fencing token of an open one, from TransferBegin alone
 	Accepted map[mail.Address]mail.ID // recipients accepted, with the id given to the sender
 }
 

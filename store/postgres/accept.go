@@ -174,6 +174,8 @@ func (a *acceptOp) decide(f known, idTaken bool) error {
 		return fmt.Errorf("message id %s is in use", a.m.ID)
 	case a.open && !f.Open:
 		return store.ErrNotFound
+	case a.open && !f.heldBy(a.key):
+		return store.ErrLeaseLost
 	case a.open && f.Next != f.Hash.Size:
 		return errIncomplete
 	default:

@@ -16,7 +16,11 @@ import (
 type known struct {
 	store.Transfer
 	contentID int64 // of an open one
+	turn      int64 // its fencing token
 }
+
+// heldBy reports whether k may act on the open transfer.
+func (f *known) heldBy(k store.TransferKey) bool { return k.Turn == 0 || k.Turn == f.turn }
 
 // maxKeyPart bounds the parts of a key in octets: they go into an index.
 const maxKeyPart = 512
@@ -51,7 +55,7 @@ func queueRecall(b *pgx.Batch, keys []store.TransferKey) []known {
 	}
 	const asked = ` FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS k (domain, local, tid, i) `
 	var (
-		i, size, next, contentID int64
+		i, size, next, contentID, turn int64
 		sum                      []byte
 		rcpt                     string
 		id                       mail.ID
@@ -71,12 +75,12 @@ func queueRecall(b *pgx.Batch, keys []store.TransferKey) []known {
 		})
 		return err
 	})
-	b.Queue(`SELECT k.i, t.size, t.sha256, t.next, t.content_id`+asked+
+	b.Queue(`SELECT k.i, t.size, t.sha256, t.next, t.content_id, t.turn`+asked+
 		`JOIN transfers t ON t.domain = k.domain AND t.local = k.local AND t.tid = k.tid`, domain, local, tid).Query(func(rows pgx.Rows) error {
-		_, err := pgx.ForEachRow(rows, []any{&i, &size, &sum, &next, &contentID}, func() error {
+		_, err := pgx.ForEachRow(rows, []any{&i, &size, &sum, &next, &contentID, &turn}, func() error {
 			f := &found[i-1]
 			f.set(size, sum)
-			f.Open, f.Next, f.contentID = true, next, contentID
+			f.Open, f.Next, f.contentID, f.turn = true, next, contentID, turn
 			return nil
 		})
 		return err
@@ -123,13 +127,16 @@ func (s *Store) TransferBegin(ctx context.Context, k store.TransferKey, h store.
 		if t = found[0].Transfer; t.Known && t.Hash != h {
 			return store.ErrConflict
 		}
+		// Drawn anew, never counted: a transfer that is begun once more after
+		// an abort must not bring an old token back to life.
 		if t.Open {
-			return nil
+			return tx.QueryRow(ctx, `UPDATE transfers SET touched_at = now(), turn = nextval('content_ids')
+				WHERE domain = $1 AND local = $2 AND tid = $3 RETURNING turn, next`, k.Domain, k.Local, k.ID).Scan(&t.Turn, &t.Next)
 		}
 		t.Known, t.Hash, t.Open = true, h, true
-		_, err := tx.Exec(ctx, `INSERT INTO transfers (domain, local, tid, size, sha256, content_id, next, touched_at)
-			VALUES ($1, $2, $3, $4, $5, nextval('content_ids'), 0, now())`, k.Domain, k.Local, k.ID, h.Size, h.SHA256[:])
-		return err
+		return tx.QueryRow(ctx, `INSERT INTO transfers (domain, local, tid, size, sha256, content_id, next, touched_at, turn)
+			VALUES ($1, $2, $3, $4, $5, nextval('content_ids'), 0, now(), nextval('content_ids')) RETURNING turn`,
+			k.Domain, k.Local, k.ID, h.Size, h.SHA256[:]).Scan(&t.Turn)
 	})
 	if err != nil {
 		return store.Transfer{}, failed(err)
@@ -138,11 +145,11 @@ func (s *Store) TransferBegin(ctx context.Context, k store.TransferKey, h store.
 }
 
 // appendPieces adds rows where the transfer stands at $4 and has room for $5
-// octets more.
+// octets more, and is held under the token $8.
 const appendPieces = `
 WITH t AS (
 	UPDATE transfers SET next = next + $5, touched_at = now()
-	WHERE domain = $1 AND local = $2 AND tid = $3 AND next = $4 AND next + $5 <= size
+	WHERE domain = $1 AND local = $2 AND tid = $3 AND next = $4 AND next + $5 <= size AND ($8::bigint = 0 OR turn = $8)
 	RETURNING content_id
 ), c AS (
 	INSERT INTO content (content_id, start, data) SELECT t.content_id, p.start, p.data FROM t, unnest($6::bigint[], $7::bytea[]) AS p (start, data)
@@ -163,15 +170,17 @@ func (s *Store) Append(ctx context.Context, k store.TransferKey, offset int64, p
 		at, rest = at+int64(len(piece)), rest[len(piece):]
 	}
 	var done bool
-	var size int64
+	var size, turn int64
 	err = s.sendUnflushed(ctx, func(b *pgx.Batch) {
-		b.Queue(appendPieces, k.Domain, k.Local, k.ID, offset, int64(len(p)), starts, pieces).QueryRow(func(row pgx.Row) error { return row.Scan(&done) })
-		b.Queue(`SELECT next, size FROM transfers WHERE domain = $1 AND local = $2 AND tid = $3`, k.Domain, k.Local, k.ID).
-			QueryRow(func(row pgx.Row) error { return row.Scan(&next, &size) })
+		b.Queue(appendPieces, k.Domain, k.Local, k.ID, offset, int64(len(p)), starts, pieces, k.Turn).QueryRow(func(row pgx.Row) error { return row.Scan(&done) })
+		b.Queue(`SELECT next, size, turn FROM transfers WHERE domain = $1 AND local = $2 AND tid = $3`, k.Domain, k.Local, k.ID).
+			QueryRow(func(row pgx.Row) error { return row.Scan(&next, &size, &turn) })
 	})
 	switch {
 	case err != nil:
 		return 0, failed(err)
+	case !done && k.Turn != 0 && turn != k.Turn:
+		return 0, store.ErrLeaseLost
 	case !done && next == offset && int64(len(p)) > size-next:
 		return next, mail.Failf(mail.Malformed, "transfer is longer than its size")
 	}
@@ -198,8 +207,8 @@ func (s *Store) TransferAbort(ctx context.Context, k store.TransferKey) error {
 	}
 	_, err := s.pool.Exec(ctx, `
 		WITH t AS (
-			DELETE FROM transfers WHERE domain = $1 AND local = $2 AND tid = $3 RETURNING content_id
+			DELETE FROM transfers WHERE domain = $1 AND local = $2 AND tid = $3 AND ($4::bigint = 0 OR turn = $4) RETURNING content_id
 		)
-		DELETE FROM content c USING t WHERE c.content_id = t.content_id`, k.Domain, k.Local, k.ID)
+		DELETE FROM content c USING t WHERE c.content_id = t.content_id`, k.Domain, k.Local, k.ID, k.Turn)
 	return failed(err)
 }

@@ -98,13 +98,13 @@ func (s *Store) writeLoop() {
 func (s *Store) collect(first *op) (group []*op, over *op) {
 	octets, keys := 0, map[store.TransferKey]bool{}
 	take := func(o *op) bool {
-		if len(group) > 0 && octets+o.octets > batchOctets || o.accept != nil && keys[o.accept.key] {
+		if len(group) > 0 && octets+o.octets > batchOctets || o.accept != nil && keys[o.accept.key.Name()] {
 			return false
 		}
 		if o.taken.CompareAndSwap(false, true) {
 			group, octets = append(group, o), octets+o.octets
 			if o.accept != nil {
-				keys[o.accept.key] = true
+				keys[o.accept.key.Name()] = true
 			}
 		}
 		return true

@@ -95,6 +95,9 @@ func (s *Store) takeIn(c *conn, k store.TransferKey, h store.ContentHash, d *dra
 		if o == nil {
 			return nil, store.ErrNotFound
 		}
+		if !o.heldBy(k) {
+			return nil, store.ErrLeaseLost
+		}
 		if o.next != o.hash.Size {
 			return nil, fmt.Errorf("transfer stands at %d of %d octets", o.next, o.hash.Size)
 		}

@@ -17,15 +17,19 @@ const smallPiece = 4096
 type openTransfer struct {
 	hash                  store.ContentHash
 	content, pieces, next int64
+	turn                  int64
 }
 
+// heldBy reports whether k may act on the open transfer.
+func (o *openTransfer) heldBy(k store.TransferKey) bool { return k.Turn == 0 || k.Turn == o.turn }
+
 func findOpen(c *conn, k store.TransferKey) (*openTransfer, error) {
-	r, err := c.first("SELECT size, sha256, content, pieces, next FROM transfers WHERE domain = ? AND local = ? AND tid = ?",
+	r, err := c.first("SELECT size, sha256, content, pieces, next, turn FROM transfers WHERE domain = ? AND local = ? AND tid = ?",
 		k.Domain, k.Local, k.ID)
 	if err != nil || r == nil {
 		return nil, err
 	}
-	o := &openTransfer{content: r.int(2), pieces: r.int(3), next: r.int(4)}
+	o := &openTransfer{content: r.int(2), pieces: r.int(3), next: r.int(4), turn: r.int(5)}
 	o.hash = hashOf(r.int(0), r.blob(1))
 	return o, nil
 }
@@ -80,13 +84,16 @@ func (s *Store) TransferBegin(ctx context.Context, k store.TransferKey, h store.
 			t = store.Transfer{}
 			return store.ErrConflict
 		}
+		// Drawn anew, never counted: a transfer that is begun once more after
+		// an abort must not bring an old token back to life.
+		t.Turn = s.num.Add(1)
 		if t.Open {
-			_, err = c.exec("UPDATE transfers SET touched = ? WHERE domain = ? AND local = ? AND tid = ?", s.now(), k.Domain, k.Local, k.ID)
+			_, err = c.exec("UPDATE transfers SET touched = ?, turn = ? WHERE domain = ? AND local = ? AND tid = ?", s.now(), t.Turn, k.Domain, k.Local, k.ID)
 			return err
 		}
 		t.Known, t.Open, t.Hash = true, true, h
-		_, err = c.exec(`INSERT INTO transfers (domain, local, tid, size, sha256, content, pieces, next, touched)
-			VALUES (?, ?, ?, ?, ?, ?, 0, 0, ?)`, k.Domain, k.Local, k.ID, h.Size, h.SHA256[:], s.num.Add(1), s.now())
+		_, err = c.exec(`INSERT INTO transfers (domain, local, tid, size, sha256, content, pieces, next, touched, turn)
+			VALUES (?, ?, ?, ?, ?, ?, 0, 0, ?, ?)`, k.Domain, k.Local, k.ID, h.Size, h.SHA256[:], s.num.Add(1), s.now(), t.Turn)
 		return err
 	})
 	return t, err
@@ -101,6 +108,9 @@ func (s *Store) Append(ctx context.Context, k store.TransferKey, offset int64, p
 		}
 		if o == nil {
 			return store.ErrNotFound
+		}
+		if !o.heldBy(k) {
+			return store.ErrLeaseLost
 		}
 		next = o.next
 		if offset != o.next || len(p) == 0 {
@@ -171,7 +181,7 @@ func (s *Store) TransferAbort(ctx context.Context, k store.TransferKey) error {
 	err := s.writer.do(ctx, plain, 0, func(c *conn) error {
 		left = 0
 		o, err := findOpen(c, k)
-		if err != nil || o == nil {
+		if err != nil || o == nil || !o.heldBy(k) {
 			return err
 		}
 		left, err = o.end(c, k, true)

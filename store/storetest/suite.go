@@ -35,7 +35,7 @@ func Run(t *testing.T, newOpener func(t *testing.T) Opener) {
 		{"life", lifeTests()},
 		{"leases", leaseTests()},
 		{"content", contentTests()},
-		{"transfers", transferTests()},
+		{"transfers", append(transferTests(), turnTests()...)},
 		{"operator", operatorTests()},
 		{"reopen", reopenTests()},
 		{"together", togetherTests()},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"reflect"
 	"slices"
+	"sync"
 	"time"
 
 	"mailxmppd/mail"
@@ -18,6 +19,7 @@ func operatorTests() []test {
 		{"release makes a domain's deliveries due", testRelease},
 		{"drop ends deliveries without a dsn", testDrop},
 		{"peers are remembered", testPeers},
+		{"a key is made once", testSecrets},
 		{"maintain forgets finished messages", testMaintainTraces},
 		{"maintain forgets acceptances", testMaintainAcceptances},
 		{"maintain forgets stale transfers", testMaintainTransfers},
@@ -165,6 +167,29 @@ func testDrop(b *fixture) {
 	b.is(err, store.ErrNotFound)
 }
 
+func testSecrets(b *fixture) {
+	var all sync.WaitGroup
+	got := make([]string, 8)
+	for i := range got {
+		all.Go(func() {
+			key, err := b.s.Key(b.ctx, "one", []byte{byte(i), 1, 2})
+			if err != nil {
+				b.Error(err)
+			}
+			got[i] = string(key)
+		})
+	}
+	all.Wait()
+	for _, key := range got {
+		if len(key) != 3 || key != got[0] {
+			b.Errorf("keys %q, want the same for all", got)
+		}
+	}
+	key, err := b.s.Key(b.ctx, "two", []byte("other"))
+	b.ok(err)
+	equal(b, "another key", string(key), "other")
+}
+
 func testPeers(b *fixture) {
 	_, err := b.s.Peer(b.ctx, "montague.example")
 	b.is(err, store.ErrNotFound)
@@ -273,6 +298,7 @@ func testCancelled(b *fixture) {
 		"Accept":        func() error { _, _, err := b.s.Accept(ctx, key("t"), h, other); return err },
 		"TransferAbort": func() error { return b.s.TransferAbort(ctx, key("t")) },
 		"Peer":          func() error { _, err := b.s.Peer(ctx, "montague.example"); return err },
+		"Key":           func() error { _, err := b.s.Key(ctx, "one", []byte("x")); return err },
 		"PutPeer":       func() error { return b.s.PutPeer(ctx, store.Peer{Domain: "montague.example"}) },
 		"List":          func() error { _, err := b.s.List(ctx, store.Filter{}); return err },
 		"Show":          func() error { _, err := b.s.Show(ctx, m.ID); return err },

@@ -52,13 +52,14 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 
 // parts are what serve runs.
 type parts struct {
-	client    *smtpbridge.Client
-	streams   *stream.Manager
-	directory *peers.Directory
-	gateway   *gateway.Gateway
-	smtp      []service // one for each SMTP and LMTP listener
-	xmpp      []net.Listener
-	admin     *service
+	certificates *certificates
+	client       *smtpbridge.Client
+	streams      *stream.Manager
+	directory    *peers.Directory
+	gateway      *gateway.Gateway
+	smtp         []service // one for each SMTP and LMTP listener
+	xmpp         []net.Listener
+	admin        *service
 }
 
 // service is a server with the listener that it serves.
@@ -131,6 +132,7 @@ func (p *parts) run(ctx context.Context) error {
 	for _, ln := range p.xmpp {
 		servers.Go(func() error { return p.streams.Serve(streamCtx, ln) })
 	}
+	servers.Go(func() error { p.certificates.watch(ctx); return nil })
 	delivering, stopDelivering := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopDelivering()
 	delivered := make(chan struct{})

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -23,7 +22,6 @@ import (
 // other: the streams hand requests up to the transfers' server and through it
 // to the gateway, which sends through the streams; the closures tie the knot.
 func assemble(cfg *config.Config, st store.Store, log *slog.Logger) (*parts, error) {
-	p := &parts{}
 	resolver, err := dns.New(cfg.DNS.Servers, cfg.DNS.Timeout.Duration)
 	if err != nil {
 		return nil, err
@@ -32,10 +30,11 @@ func assemble(cfg *config.Config, st store.Store, log *slog.Logger) (*parts, err
 	if err != nil {
 		return nil, err
 	}
-	certificates, err := loadCertificates(cfg)
+	certs, err := loadCertificates(cfg, log)
 	if err != nil {
 		return nil, err
 	}
+	p := &parts{certificates: certs}
 	p.client = smtpbridge.NewClient(smtpbridge.ClientConfig{
 		Hostname: cfg.SMTP.Hostname, DNS: resolver, MXPort: cfg.SMTP.MXPort, Roots: roots,
 		MaxPerHop: cfg.Queue.PerDomain, Log: log,
@@ -51,13 +50,8 @@ func assemble(cfg *config.Config, st store.Store, log *slog.Logger) (*parts, err
 	}
 	var transfers *transfer.Server
 	p.streams = stream.NewManager(stream.Config{
-		Certificate: func(domain string) (*tls.Certificate, error) {
-			if c := certificates[domain]; c != nil {
-				return c, nil
-			}
-			return nil, fmt.Errorf("%s is not a domain of this gateway", domain)
-		},
-		Roots: roots, MaxStreams: cfg.XMPP.MaxStreams, MaxPerAddress: cfg.XMPP.PerAddress,
+		Certificate: certs.of,
+		Roots:       roots, MaxStreams: cfg.XMPP.MaxStreams, MaxPerAddress: cfg.XMPP.PerAddress,
 		IdleClose: cfg.XMPP.IdleClose.Duration, RequestTimeout: cfg.XMPP.RequestTimeout.Duration,
 		Handle: func(ctx context.Context, l *stream.Link, iq *stream.IQ) stream.Reply {
 			return transfers.Handle(ctx, l, iq)
@@ -98,7 +92,7 @@ func assemble(cfg *config.Config, st store.Store, log *slog.Logger) (*parts, err
 		return nil, err
 	}
 	transfers = transfer.NewServer(transfer.ServerConfig{Receiver: p.gateway, Transfers: st, Capabilities: capabilities, Log: log})
-	if err := p.buildServers(cfg, certificates, log); err != nil {
+	if err := p.buildServers(cfg, certs, log); err != nil {
 		return nil, err
 	}
 	if cfg.Admin.Socket != "" {
@@ -110,7 +104,7 @@ func assemble(cfg *config.Config, st store.Store, log *slog.Logger) (*parts, err
 // openTransfers is how long an open transfer without progress is kept.
 const openTransfers = 24 * time.Hour
 
-func (p *parts) buildServers(cfg *config.Config, certificates map[string]*tls.Certificate, log *slog.Logger) error {
+func (p *parts) buildServers(cfg *config.Config, certs *certificates, log *slog.Logger) error {
 	limits := smtpbridge.DefaultLimits()
 	limits.MaxSize, limits.Recipients = int64(cfg.Limits.MaxMessage), cfg.Limits.MaxRecipients
 	limits.Connections, limits.PerAddress = cfg.Limits.Connections, cfg.Limits.PerAddress
@@ -126,7 +120,7 @@ func (p *parts) buildServers(cfg *config.Config, certificates map[string]*tls.Ce
 			Limits: limits, Handler: &gateway.Entrance{Gateway: p.gateway, Trusted: trusted}, Log: log,
 		}
 		if l.TLS != config.ListenPlain {
-			sc.TLS = serverTLS(cfg, certificates)
+			sc.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certs.forSMTP}
 		}
 		server, err := smtpbridge.NewServer(sc)
 		if err != nil {
@@ -135,35 +129,6 @@ func (p *parts) buildServers(cfg *config.Config, certificates map[string]*tls.Ce
 		p.smtp = append(p.smtp, service{server: server})
 	}
 	return nil
-}
-
-// serverTLS shows the certificate of the domain that the client names, or the
-// default domain's.
-func serverTLS(cfg *config.Config, certificates map[string]*tls.Certificate) *tls.Config {
-	fallback := certificates[cfg.DefaultDomain().Name]
-	return &tls.Config{
-		MinVersion: tls.VersionTLS12,
-		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			for _, c := range certificates {
-				if hello.ServerName != "" && hello.SupportsCertificate(c) == nil {
-					return c, nil
-				}
-			}
-			return fallback, nil
-		},
-	}
-}
-
-func loadCertificates(cfg *config.Config) (map[string]*tls.Certificate, error) {
-	out := map[string]*tls.Certificate{}
-	for _, d := range cfg.Domains {
-		c, err := d.LoadCertificate()
-		if err != nil {
-			return nil, err
-		}
-		out[d.Name] = &c
-	}
-	return out, nil
 }
 
 func configuredPeers(cfg *config.Config) []peers.Configured {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"strings"
+	"time"
 
 	"mailxmppd/mail"
 	"mailxmppd/mail/faults"
@@ -148,10 +149,19 @@ func (g *Gateway) newMessage(m incoming, first []store.First, own store.Own) sto
 	return store.NewMessage{
 		Message:  *m.Message,
 		Transfer: m.transfer,
-		Lifetime: g.Lifetime,
+		Lifetime: g.lifetime(m.Envelope),
 		First:    first,
 		Lease:    own,
 	}
+}
+
+// lifetime is how long a message is tried for: less than ever where its sender
+// wants it back by a certain time (RFC 2852 section 4.1.4).
+func (g *Gateway) lifetime(env mail.Envelope) time.Duration {
+	if by := env.DeliverBy; by != nil && by.Mode == 'R' {
+		return max(min(g.Lifetime, time.Until(by.Deadline)), time.Second)
+	}
+	return g.Lifetime
 }
 
 func refusal(f *mail.Failure) []mail.Verdict { return []mail.Verdict{{Failure: f}} }

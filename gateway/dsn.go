@@ -19,7 +19,7 @@ type report struct {
 
 // notice is what a DSN (RFC 3464) is made of.
 type notice struct {
-	action  string // "failed" or "delayed"
+	action  string // of RFC 3464 section 2.3.3: "failed", "delayed", "relayed" or "delivered"
 	lease   store.Lease
 	content mail.Content // nil: nothing of the message goes back
 	way     way          // that was tried
@@ -33,6 +33,8 @@ type notice struct {
 func (g *Gateway) withDSNs(s store.Settlement, content mail.Content, by way) store.Settlement {
 	failed := notice{action: "failed", lease: s.Lease, content: content, way: by}
 	delayed := notice{action: "delayed", lease: s.Lease, content: content, way: by}
+	delivered := notice{action: "delivered", lease: s.Lease, content: content, way: by}
+	relayed := notice{action: "relayed", lease: s.Lease, content: content, way: by}
 	for i, d := range s.Lease.Deliveries {
 		r := report{s.Lease.Envelope.Recipients[d.N], s.Results[i], d}
 		switch state := r.result.State; {
@@ -40,6 +42,13 @@ func (g *Gateway) withDSNs(s store.Settlement, content mail.Content, by way) sto
 			failed.reports = append(failed.reports, r)
 		case r.result.Delayed:
 			delayed.reports = append(delayed.reports, r)
+		case state == store.Delivered:
+			success := successAction(r)
+			if success == "delivered" {
+				delivered.reports = append(delivered.reports, r)
+			} else if success == "relayed" {
+				relayed.reports = append(relayed.reports, r)
+			}
 		}
 	}
 	if m, err := g.dsn(failed); err != nil {
@@ -56,7 +65,28 @@ func (g *Gateway) withDSNs(s store.Settlement, content mail.Content, by way) sto
 	} else if m != nil {
 		s.DSNs = append(s.DSNs, *m)
 	}
+	for _, n := range []notice{delivered, relayed} {
+		if m, err := g.dsn(n); err != nil {
+			g.Log.Error("dsn not made, its sender does not hear of the success", "id", s.Lease.ID, "err", err)
+		} else if m != nil {
+			s.DSNs = append(s.DSNs, *m)
+		}
+	}
 	return s
+}
+
+// successAction says what a delivered recipient's sender is to hear from us:
+// nothing where success was not asked for or the next hop took the asking over
+// (RFC 3461 section 5.2).
+func successAction(r report) string {
+	o := r.result.Outcome
+	switch {
+	case r.recipient.WantsSuccess() && o.Final:
+		return "delivered"
+	case r.recipient.WantsSuccess() && o.Relayed, o.Undated && r.recipient.Notify != mail.NotifyNever:
+		return "relayed"
+	}
+	return ""
 }
 
 // without is the settlement of those deliveries that are not reported on.
@@ -148,7 +178,10 @@ func (g *Gateway) reporter(l store.Lease) string {
 }
 
 func (g *Gateway) writeDSNHeader(b *bufio.Writer, m mail.Message, boundary, action string) {
-	subject := map[string]string{"failed": "Undelivered mail returned to sender", "delayed": "Delivery of your mail is delayed"}[action]
+	subject := map[string]string{
+		"failed": "Undelivered mail returned to sender", "delayed": "Delivery of your mail is delayed",
+		"delivered": "Your mail was delivered", "relayed": "Your mail was passed on",
+	}[action]
 	fmt.Fprintf(b, "From: Mail Delivery System <MAILER-DAEMON@%s>\r\n", m.Origin.Local)
 	fmt.Fprintf(b, "To: %s\r\n", m.Envelope.Recipients[0].Address)
 	fmt.Fprintf(b, "Subject: %s\r\n", subject)
@@ -164,14 +197,23 @@ func (g *Gateway) writeDSNHeader(b *bufio.Writer, m mail.Message, boundary, acti
 func (g *Gateway) writeDSNText(b *bufio.Writer, boundary string, n notice) {
 	fmt.Fprintf(b, "--%s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n", boundary)
 	fmt.Fprintf(b, "This is the mail system at %s.\r\n\r\n", g.Hostname)
-	if n.action == "failed" {
+	switch n.action {
+	case "failed":
 		b.WriteString("Your message could not be delivered to the following recipients.\r\nNo further attempt will be made.\r\n\r\n")
-	} else {
+	case "delayed":
 		fmt.Fprintf(b, "Your message has been waiting for %s and has not yet been delivered to\r\nthe following recipients. Further attempts will be made; you need not\r\nsend it again.\r\n\r\n", n.lease.Age.Round(time.Minute))
+	case "delivered":
+		b.WriteString("Your message was delivered to the following recipients.\r\n\r\n")
+	case "relayed":
+		b.WriteString("Your message was passed on for the following recipients to a mail system\r\nthat will not report their delivery.\r\n\r\n")
 	}
 	for _, r := range n.reports {
-		text := oneLine(r.result.Outcome.Failure.Text)
-		if by := r.result.Outcome.Failure.Remote; by != "" {
+		o := r.result.Outcome
+		text, by := o.Text, o.Remote
+		if o.Failure != nil {
+			text, by = o.Failure.Text, o.Failure.Remote
+		}
+		if text = oneLine(text); by != "" {
 			text = oneLine(by) + " said: " + text
 		}
 		fmt.Fprintf(b, "%s\r\n    %s\r\n", r.recipient.Address.Path(), text)

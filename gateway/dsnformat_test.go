@@ -86,8 +86,8 @@ func TestDSNStatus(t *testing.T) {
 	}{
 		{"smtp over verified TLS", mail.FromReply("mx.far.example", 550, "5.1.1", "no"), toLegacy, nil, "message/delivery-status",
 			"Status: 5.1.1\r\nRemote-MTA: dns; mx.far.example\r\nDiagnostic-Code: smtp; 550 5.1.1 no\r\n"},
-		{"xmpp", stanza, toPeer, nil, "message/delivery-status", "Diagnostic-Code: X-xmpp; item-not-found (niemand hei?t so)\r\n"},
-		{"xmpp, global", stanza, toPeer, utf8, "message/global-delivery-status", "Diagnostic-Code: X-xmpp; item-not-found (niemand heißt so)\r\n"},
+		{"xmpp", stanza, toPeer, nil, "message/delivery-status", "Diagnostic-Code: xmpp; item-not-found (niemand hei?t so)\r\n"},
+		{"xmpp, global", stanza, toPeer, utf8, "message/global-delivery-status", "Diagnostic-Code: xmpp; item-not-found (niemand heißt so)\r\n"},
 		{"our own word", mail.Fail(mail.Expired, "too late", nil), toLegacy, nil, "message/delivery-status", "Status: 5.4.7\r\nDiagnostic-Code: X-mailxmppd; expired (too late)\r\n"},
 		{"original in UTF-8", stanza, toPeer, func(n *notice) { n.reports[0].recipient.Original = "utf-8;ü@far.example" }, "message/delivery-status",
 			"Original-Recipient: utf-8;\\x{FC}@far.example\r\n"},

@@ -39,11 +39,17 @@ func (g *Gateway) writeDSNStatus(b *bufio.Writer, m mail.Message, boundary strin
 			fmt.Fprintf(b, "Original-Recipient: %s\r\n", addressText(r.recipient.Original, utf8))
 		}
 		fmt.Fprintf(b, "Final-Recipient: %s; %s\r\n", addressType(r.recipient.Address), addressText(r.recipient.Address.String(), utf8))
-		fmt.Fprintf(b, "Action: %s\r\nStatus: %s\r\n", n.action, f.Status())
-		if f.Remote != "" {
-			fmt.Fprintf(b, "Remote-MTA: dns; %s\r\n", fieldText(f.Remote, utf8))
+		status, remote := "2.0.0", r.result.Outcome.Remote
+		if f != nil {
+			status, remote = f.Status(), f.Remote
 		}
-		fmt.Fprintf(b, "Diagnostic-Code: %s\r\n", fieldText(diagnostic(f, n.way), utf8))
+		fmt.Fprintf(b, "Action: %s\r\nStatus: %s\r\n", n.action, status)
+		if remote != "" {
+			fmt.Fprintf(b, "Remote-MTA: dns; %s\r\n", fieldText(remote, utf8))
+		}
+		if f != nil {
+			fmt.Fprintf(b, "Diagnostic-Code: %s\r\n", fieldText(diagnostic(f, n.way), utf8))
+		}
 		if n.action == "delayed" {
 			fmt.Fprintf(b, "Will-Retry-Until: %s\r\n", time.Now().Add(r.delivery.Left).UTC().Format(time.RFC1123Z))
 		}
@@ -52,14 +58,15 @@ func (g *Gateway) writeDSNStatus(b *bufio.Writer, m mail.Message, boundary strin
 }
 
 // diagnostic gives the transport's own words for a failure: an SMTP reply or a
-// stanza error, or ours where no next hop said anything. Types that are not
-// registered begin with "X-" (RFC 3464 section 2.1.2).
+// stanza error, or ours where no next hop said anything. The type "xmpp" is for
+// xep-draft's registrar; others that are not registered begin with "X-" (RFC
+// 3464 section 2.1.2).
 func diagnostic(f *mail.Failure, by way) string {
 	switch {
 	case f.Remote == "":
 		return fmt.Sprintf("X-mailxmppd; %s (%s)", f.Kind, f.Text)
 	case by == toPeer:
-		return fmt.Sprintf("X-xmpp; %s (%s)", f.Condition, f.Text)
+		return fmt.Sprintf("xmpp; %s (%s)", f.Condition, f.Text)
 	}
 	return fmt.Sprintf("smtp; %d %s %s", f.Code, f.Status(), f.Text)
 }

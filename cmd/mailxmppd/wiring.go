@@ -37,7 +37,7 @@ func assemble(cfg *config.Config, st store.Store, log *slog.Logger) (*parts, err
 	p := &parts{certificates: certs}
 	p.client = smtpbridge.NewClient(smtpbridge.ClientConfig{
 		Hostname: cfg.SMTP.Hostname, DNS: resolver, MXPort: cfg.SMTP.MXPort, Roots: roots,
-		MaxPerHop: cfg.Queue.PerDomain, Log: log,
+		MaxPerHop: cfg.Queue.PerDomain, Validating: cfg.DNS.Validating, Log: log,
 	})
 
 	capabilities := transfer.Announced()
@@ -110,6 +110,10 @@ func (p *parts) buildServers(cfg *config.Config, certs *certificates, log *slog.
 	limits.Connections, limits.PerAddress = cfg.Limits.Connections, cfg.Limits.PerAddress
 	limits.Commands, limits.Errors = cfg.Limits.Commands, cfg.Limits.Errors
 	limits.HeaderLines, limits.HeaderBytes = cfg.Limits.HeaderLines, int(cfg.Limits.HeaderBytes)
+	// What the gateway carries over both of its legs; a next hop that cannot
+	// keep REQUIRETLS is refused mail that asks for it.
+	extensions := smtpbridge.DefaultExtensions()
+	extensions.RequireTLS = true
 	for _, l := range cfg.Listeners {
 		trusted := make([]netip.Prefix, len(l.Trusted))
 		for i, n := range l.Trusted {
@@ -117,7 +121,7 @@ func (p *parts) buildServers(cfg *config.Config, certs *certificates, log *slog.
 		}
 		sc := smtpbridge.ServerConfig{
 			Kind: smtpbridge.Kind(l.Kind), Hostname: cfg.SMTP.Hostname, ImplicitTLS: l.TLS == config.ListenImplicit,
-			Limits: limits, Handler: &gateway.Entrance{Gateway: p.gateway, Trusted: trusted}, Log: log,
+			Extensions: extensions, Limits: limits, Handler: &gateway.Entrance{Gateway: p.gateway, Trusted: trusted}, Log: log,
 		}
 		if l.TLS != config.ListenPlain {
 			sc.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certs.forSMTP}

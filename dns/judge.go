@@ -20,7 +20,7 @@ func judge(m *mdns.Msg, fqdn string, qtype uint16) result {
 	if err != nil {
 		return result{status: Failed, err: err}
 	}
-	res := result{secure: m.AuthenticatedData, ttl: ttl}
+	res := result{secure: m.AuthenticatedData, owner: owner, ttl: ttl}
 	if m.Rcode == mdns.RcodeNameError {
 		res.status, res.ttl = NoDomain, min(ttl, negativeTTL(m.Ns))
 		return res

@@ -30,6 +30,7 @@ type result struct {
 	records []mdns.RR
 	status  Status
 	secure  bool
+	owner   string // fully qualified: where the chain of aliases ends
 	err     error
 	ttl     time.Duration // how long it may be remembered; 0: not at all
 }

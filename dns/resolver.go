@@ -56,7 +56,8 @@ func (s Status) String() string {
 type Answer[T any] struct {
 	Records []T
 	Status  Status
-	Secure  bool // the server set the AD bit
+	Secure  bool   // the server set the AD bit: every step from the name asked to the records is signed
+	Name    string // where the chain of aliases ends, the name asked if there is none; "" unless known
 	Err     error
 }
 
@@ -164,16 +165,36 @@ func (r *Resolver) TXT(ctx context.Context, name string) Answer[string] {
 	})
 }
 
+// CNAME looks up where a name is an alias to, without following it. RFC 7672
+// section 2.2.2 wants it to tell a signed alias into an unsigned zone from an
+// unsigned name.
+func (r *Resolver) CNAME(ctx context.Context, name string) Answer[string] {
+	return lookup(ctx, r, name, mdns.TypeCNAME, func(rr mdns.RR) (string, bool) {
+		c, ok := rr.(*mdns.CNAME)
+		if !ok {
+			return "", false
+		}
+		return hostName(c.Target)
+	})
+}
+
 // Addrs looks up the A and AAAA records of a host, both at the same time,
 // IPv6 and IPv4 taking turns in the answer. One family's answer is enough;
-// absence is definite only when both say so, security only where both do.
+// absence is definite only when both say so. It is secure where every answer
+// that was had is: a family that failed adds nothing to the records, and to
+// suppress it must not turn a signed host into an unsigned one (RFC 7672
+// section 2.1.1).
 func (r *Resolver) Addrs(ctx context.Context, host string) Answer[netip.Addr] {
 	other := make(chan Answer[netip.Addr], 1)
 	go func() { other <- r.family(ctx, host, mdns.TypeA) }()
 	v6 := r.family(ctx, host, mdns.TypeAAAA)
 	v4 := <-other
 
-	out := Answer[netip.Addr]{Status: Found, Secure: v4.Secure && v6.Secure, Err: errors.Join(v6.Err, v4.Err)}
+	out := Answer[netip.Addr]{Status: Found, Err: errors.Join(v6.Err, v4.Err)}
+	out.Secure = (v4.Secure || v4.Status == Failed) && (v6.Secure || v6.Status == Failed) && (v4.Secure || v6.Secure)
+	if out.Name = v4.Name; len(v4.Records) == 0 && v6.Name != "" {
+		out.Name = v6.Name
+	}
 	for i := range max(len(v6.Records), len(v4.Records)) {
 		if i < len(v6.Records) {
 			out.Records = append(out.Records, v6.Records[i])
@@ -211,6 +232,9 @@ func (r *Resolver) family(ctx context.Context, host string, qtype uint16) Answer
 func lookup[T any](ctx context.Context, r *Resolver, name string, qtype uint16, read func(mdns.RR) (T, bool)) Answer[T] {
 	res := r.resolve(ctx, name, qtype)
 	out := Answer[T]{Status: res.status, Secure: res.secure, Err: res.err}
+	if name, ok := hostName(res.owner); ok {
+		out.Name = name
+	}
 	for _, rr := range res.records {
 		if rec, ok := read(rr); ok {
 			out.Records = append(out.Records, rec)

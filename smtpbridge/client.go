@@ -2,113 +2,73 @@ package smtpbridge
 
 import (
 	"context"
-	"crypto/x509"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"strings"
+	"sync"
 	"time"
 
-	"mailxmppd/dns"
 	"mailxmppd/mail"
 )
-
-// Resolver is what the client asks of DNS. Safe for concurrent use; bounds its
-// own waits and honours ctx.
-type Resolver interface {
-	MX(ctx context.Context, domain string) dns.Answer[dns.MX]
-	Addrs(ctx context.Context, host string) dns.Answer[netip.Addr]
-}
-
-// ClientTimeouts bound the client's waits, phase by phase. The zero value of
-// each stands for what RFC 5321 section 4.5.3.2 says.
-type ClientTimeouts struct {
-	Connect   time.Duration // 30 s: of a TCP connection and of a TLS handshake, each
-	Greeting  time.Duration // 5 min (4.5.3.2.1)
-	Command   time.Duration // 5 min: EHLO, MAIL, RCPT and others (4.5.3.2.2, 4.5.3.2.3)
-	DataStart time.Duration // 2 min: from DATA to 354 (4.5.3.2.4)
-	DataBlock time.Duration // 3 min: for each block of up to 64 KiB (4.5.3.2.5)
-	DataEnd   time.Duration // 10 min: for each reply after the final dot (4.5.3.2.6)
-}
-
-func (t ClientTimeouts) withDefaults() ClientTimeouts {
-	for _, d := range []struct {
-		set      *time.Duration
-		standard time.Duration
-	}{
-		{&t.Connect, 30 * time.Second},
-		{&t.Greeting, 5 * time.Minute},
-		{&t.Command, 5 * time.Minute},
-		{&t.DataStart, 2 * time.Minute},
-		{&t.DataBlock, 3 * time.Minute},
-		{&t.DataEnd, 10 * time.Minute},
-	} {
-		if *d.set <= 0 {
-			*d.set = d.standard
-		}
-	}
-	return t
-}
-
-// ClientConfig is what a Client needs. Zero values stand for the defaults
-// given.
-type ClientConfig struct {
-	Hostname  string         // for EHLO and LHLO; "localhost"
-	DNS       Resolver       // nil: by MX nothing can be delivered, fixed hops resolve as the system does
-	MXPort    int            // 25
-	Roots     *x509.CertPool // for verified TLS; nil: the system's
-	Timeouts  ClientTimeouts
-	MaxPerHop int           // connections at a time to one address; 20
-	MaxIdle   int           // of them kept open while idle; as MaxPerHop
-	IdleFor   time.Duration // how long; 30 s
-	OwnNames  []string      // by which MX records may name this gateway, beside Hostname
-	Log       *slog.Logger  // nil: none
-}
 
 // Client carries attempts to next hops by SMTP and LMTP. It is safe for
 // concurrent use and keeps connections for the attempts that follow.
 type Client struct {
 	cfg      ClientConfig
 	ownNames map[string]bool
+	ownAddrs map[netip.Addr]bool
 	pool     *connPool
+	failed   *failedPlaces
+	sts      *stsCache // nil: MTA-STS is not honoured
 	log      *slog.Logger
 }
 
 // NewClient makes a Client; Close ends it.
 func NewClient(cfg ClientConfig) *Client {
-	if cfg.Hostname == "" {
-		cfg.Hostname = "localhost"
-	}
-	if cfg.MXPort == 0 {
-		cfg.MXPort = 25
-	}
-	if cfg.MaxPerHop <= 0 {
-		cfg.MaxPerHop = 20
-	}
-	if cfg.MaxIdle <= 0 {
-		cfg.MaxIdle = cfg.MaxPerHop
-	}
-	if cfg.IdleFor <= 0 {
-		cfg.IdleFor = 30 * time.Second
-	}
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
-	cfg.Timeouts = cfg.Timeouts.withDefaults()
+	cfg = cfg.withDefaults()
 	c := &Client{
 		cfg:      cfg,
 		ownNames: map[string]bool{},
+		ownAddrs: map[netip.Addr]bool{},
 		pool:     newConnPool(cfg.MaxPerHop, cfg.MaxIdle, cfg.IdleFor),
+		failed:   newFailedPlaces(cfg.FailedFor),
 		log:      cfg.Log,
 	}
 	for _, name := range append([]string{cfg.Hostname}, cfg.OwnNames...) {
 		c.ownNames[strings.ToLower(strings.TrimSuffix(name, "."))] = true
+	}
+	for _, ip := range cfg.OwnAddrs {
+		c.ownAddrs[ip.Unmap()] = true
+	}
+	if cfg.MTASTS && cfg.DNS != nil {
+		c.sts = newSTSCache(cfg)
 	}
 	return c
 }
 
 // Close closes idle connections and lets no new attempt begin. Connections in
 // use end with the attempts they are used for.
-func (c *Client) Close() { c.pool.close() }
+func (c *Client) Close() {
+	c.pool.close()
+	if c.sts != nil {
+		c.sts.close()
+	}
+}
+
+// errand is what brings us to a next hop.
+type errand struct {
+	hop        Hop
+	domain     string      // of the recipients
+	requireTLS bool        // RFC 8689 section 4.2.1
+	waived     func() bool // whether the message says that TLS policies do not matter to it (section 5)
+}
+
+// passage is how an errand fared on one connection.
+type passage struct {
+	stale bool          // the session was found dead at its first command: it may be made anew on another
+	unfit *mail.Failure // nothing was said of the message: another host may be fitter
+}
 
 // Deliver hands a.Trace and then a.Content to the hop for all recipients in
 // one transaction and returns one outcome per recipient. What was settled
@@ -118,10 +78,18 @@ func (c *Client) Deliver(ctx context.Context, hop Hop, a mail.Attempt) []mail.Ou
 	if n == 0 {
 		return nil
 	}
+	if by := a.Envelope.DeliverBy; by != nil && by.Mode == byReturn && time.Until(by.Deadline) <= 0 {
+		// RFC 2852 section 4.1.1: not delivered in time, so not delivered at all.
+		return mail.AllFailed(n, mail.Fail(mail.Expired, "the time that the sender set for delivery is over", nil))
+	}
+	e := errand{hop: hop, domain: a.Domain, waived: sync.OnceValue(func() bool { return waivesTLS(a) })}
+	if a.Envelope.RequireTLS && hop.Protocol != ProtocolLMTP {
+		e.requireTLS, e.hop.TLS = true, TLSVerified
+	}
 	var outcomes []mail.Outcome
-	f := c.transact(ctx, hop, a.Domain, func(hc *hopConn) (untouched bool) {
-		outcomes, untouched = hc.deliver(a)
-		return untouched
+	f := c.transact(ctx, e, func(hc *hopConn) (p passage) {
+		outcomes, p = hc.deliver(a)
+		return p
 	})
 	if f != nil {
 		return mail.AllFailed(n, f)
@@ -129,60 +97,92 @@ func (c *Client) Deliver(ctx context.Context, hop Hop, a mail.Attempt) []mail.Ou
 	return outcomes
 }
 
-// transact finds a place that lets us in, and runs fn on a connection to it,
-// once, or twice where an idle connection turned out dead before it took
-// anything: fn says so by untouched. A failure means that fn's result is not
-// there: no place could be reached.
-func (c *Client) transact(ctx context.Context, hop Hop, domain string, fn func(*hopConn) (untouched bool)) *mail.Failure {
+// transact finds a place that lets us in, and runs fn on a connection to it.
+// Places that could not be connected to a short while ago come last. A failure
+// means that fn's result is not there: no place could be reached, or none was
+// fit.
+func (c *Client) transact(ctx context.Context, e errand, fn func(*hopConn) passage) *mail.Failure {
 	var failure *mail.Failure
-	for place, f := range c.route(ctx, hop, domain) {
-		if f == nil {
-			f = c.transactAt(ctx, hop, place, fn)
-		}
-		if f == nil {
-			return nil
-		}
+	fail := func(f *mail.Failure) {
 		// One host's refusal is final only where no other host may say yes later.
 		if failure == nil || failure.Class == mail.Permanent {
 			failure = f
 		}
-		if ctx.Err() != nil {
-			break
+	}
+	var last []place
+	for place, f := range c.route(ctx, e) {
+		if f == nil && c.failed.recently(place.addr) {
+			last = append(last, place)
+			continue
+		}
+		if f == nil {
+			f = c.transactAt(ctx, e, place, fn)
+		}
+		if f == nil {
+			return nil
+		}
+		if fail(f); ctx.Err() != nil {
+			return failure
+		}
+	}
+	for _, place := range last {
+		f := c.transactAt(ctx, e, place, fn)
+		if f == nil {
+			return nil
+		}
+		if fail(f); ctx.Err() != nil {
+			return failure
 		}
 	}
 	return failure
 }
 
-// transactAt runs fn at one place; a failure means that there was no getting
-// in.
-func (c *Client) transactAt(ctx context.Context, hop Hop, p place, fn func(*hopConn) bool) *mail.Failure {
-	site, err := c.pool.enter(ctx, poolKey(hop, p), c.cfg.Timeouts.Command)
+// transactAt runs fn at one place, once, or twice where an idle connection
+// turned out dead. A failure means that there was no getting in, or that the
+// place was unfit.
+func (c *Client) transactAt(ctx context.Context, e errand, p place, fn func(*hopConn) passage) *mail.Failure {
+	site, err := c.pool.enter(ctx, poolKey(e.hop, p), c.cfg.Timeouts.Command)
 	if err != nil {
 		return noAnswer(p.host, err)
 	}
 	defer c.pool.leave(site)
 	if hc := c.pool.take(site); hc != nil {
-		if untouched := c.run(ctx, site, hc, fn); !untouched || ctx.Err() != nil {
-			return nil
+		if how := c.run(ctx, site, hc, fn); !how.stale || ctx.Err() != nil {
+			return how.unfit
 		}
 	}
-	hc, f := c.dial(ctx, hop, p)
+	hc, f := c.dial(ctx, e.hop, p)
 	if f != nil {
+		return e.judged(f)
+	}
+	return c.run(ctx, site, hc, fn).unfit
+}
+
+// judged makes a failure of TLS final where the message asked for TLS: RFC
+// 8689 section 4.2.1 wants the sender told, not the message kept.
+func (e errand) judged(f *mail.Failure) *mail.Failure {
+	if !e.requireTLS || !isTLSFailure(f) {
 		return f
 	}
-	c.run(ctx, site, hc, fn)
-	return nil
+	out := mail.Fail(mail.TLSRequired, "message requires TLS: "+f.Text, f.Cause).WithStatus("5.7.10")
+	out.Remote = f.Remote
+	return out
 }
 
 // run uses a connection and puts it back if it is fit for more. The end of ctx
 // closes it: nothing else ends a wait in the midst of a dialogue.
-func (c *Client) run(ctx context.Context, s *site, hc *hopConn, fn func(*hopConn) bool) (untouched bool) {
+func (c *Client) run(ctx context.Context, s *site, hc *hopConn, fn func(*hopConn) passage) passage {
 	stop := context.AfterFunc(ctx, hc.abort)
-	untouched = fn(hc)
+	how := fn(hc)
 	if stop() && hc.settle() {
 		c.pool.put(s, hc)
-		return untouched
+		return how
 	}
 	hc.abort()
-	return untouched
+	return how
+}
+
+// loopFailure is for mail that would come back to this host.
+func loopFailure(domain string) *mail.Failure {
+	return mail.Fail(mail.Loop, fmt.Sprintf("mail for %s would loop back to this host", domain), nil)
 }

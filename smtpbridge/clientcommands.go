@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"mailxmppd/mail"
 )
@@ -17,8 +18,13 @@ type capabilities struct {
 	dsn        bool     // RFC 3461
 	startTLS   bool     // RFC 3207
 	requireTLS bool     // RFC 8689
+	chunking   bool     // RFC 3030
+	binary     bool     // RFC 3030
+	priority   bool     // RFC 6710
 	size       bool     // RFC 1870
 	maxSize    int64    // 0: no limit told
+	deliverBy  bool     // RFC 2852
+	minBy      int64    // seconds that it needs at least; 0: none told
 	auth       []string // RFC 4954: mechanisms, upper-case
 }
 
@@ -47,6 +53,19 @@ func parseCapabilities(lines []string) capabilities {
 			c.startTLS = true
 		case "REQUIRETLS":
 			c.requireTLS = true
+		case "CHUNKING":
+			c.chunking = true
+		case "BINARYMIME":
+			c.binary = true
+		case "MT-PRIORITY":
+			c.priority = true
+		case "DELIVERBY":
+			c.deliverBy = true
+			if len(words) > 1 {
+				if n, err := strconv.ParseInt(words[1], 10, 64); err == nil && n > 0 {
+					c.minBy = n
+				}
+			}
 		case "AUTH":
 			c.auth = words[1:]
 		case "SIZE":
@@ -64,12 +83,14 @@ func parseCapabilities(lines []string) capabilities {
 // needs is what an attempt demands of a next hop.
 type needs struct {
 	eightBit bool
+	binary   bool
 	size     int64 // of trace and content
 }
 
 func needsOf(a mail.Attempt) needs {
 	return needs{
 		eightBit: a.Facts.EightBit || slices.ContainsFunc(a.Trace, func(c byte) bool { return c >= 0x80 }),
+		binary:   a.Envelope.Body == mail.BodyBinaryMIME,
 		size:     int64(len(a.Trace)) + a.Content.Size(),
 	}
 }
@@ -81,10 +102,10 @@ func (hc *hopConn) cannotTake(a mail.Attempt, n needs) *mail.Failure {
 		return f
 	}
 	switch {
-	case a.Envelope.Body == mail.BodyBinaryMIME:
+	case n.binary && !(hc.caps.binary && hc.caps.chunking):
 		// RFC 3030 section 3: not over DATA, whatever the octets look like.
 		return mail.Fail(mail.NoConversion, "next hop does not take binary content", nil)
-	case n.eightBit && !hc.caps.eightBit:
+	case n.eightBit && !n.binary && !hc.caps.eightBit:
 		return mail.Fail(mail.NoConversion, "next hop does not take 8-bit content", nil)
 	case hc.caps.maxSize > 0 && n.size > hc.caps.maxSize:
 		return mail.Failf(mail.TooLarge, "message of %d octets, next hop takes %d", n.size, hc.caps.maxSize)
@@ -92,7 +113,35 @@ func (hc *hopConn) cannotTake(a mail.Attempt, n needs) *mail.Failure {
 		// RFC 8689 section 4.2.1; LMTP is the final delivery, where it ends.
 		return mail.Fail(mail.TLSRequired, "", nil)
 	}
+	return hc.cannotPromise(a.Envelope.DeliverBy)
+}
+
+// cannotPromise tells why a message that must be there by a time, or come back,
+// cannot go to this next hop (RFC 2852 section 4.1.4.1). LMTP is the delivery
+// itself and needs no promise.
+func (hc *hopConn) cannotPromise(by *mail.DeliverBy) *mail.Failure {
+	if by == nil || by.Mode != byReturn || hc.lmtp {
+		return nil
+	}
+	left := secondsLeft(by)
+	switch {
+	case !hc.caps.deliverBy:
+		return mail.Fail(mail.Rejected, "next hop does not promise delivery by a time", nil).WithStatus("5.3.3")
+	case left < 1:
+		return mail.Fail(mail.Expired, "the time that the sender set for delivery is over", nil)
+	case left < hc.caps.minBy:
+		return mail.Failf(mail.Expired, "next hop needs %d seconds, and %d are left", hc.caps.minBy, left)
+	}
 	return nil
+}
+
+// byReturn is the mode of DELIVERBY that wants an undelivered message back.
+const byReturn = 'R'
+
+// secondsLeft is the by-time of RFC 2852 section 4: nine digits at most.
+func secondsLeft(by *mail.DeliverBy) int64 {
+	const most = 999_999_999
+	return max(-most, min(int64(time.Until(by.Deadline)/time.Second), most))
 }
 
 // cannotName tells why the envelope's addresses cannot go to this next hop.
@@ -119,7 +168,10 @@ func (hc *hopConn) mailCommand(env mail.Envelope, n *needs) string {
 	if n != nil && hc.caps.size {
 		b = strconv.AppendInt(append(b, " SIZE="...), n.size, 10)
 	}
-	if n != nil && n.eightBit {
+	switch {
+	case n != nil && n.binary:
+		b = append(b, " BODY=BINARYMIME"...)
+	case n != nil && n.eightBit:
 		b = append(b, " BODY=8BITMIME"...)
 	}
 	if hc.caps.utf8 && (env.SMTPUTF8 || env.NeedsUTF8()) {
@@ -127,6 +179,12 @@ func (hc *hopConn) mailCommand(env mail.Envelope, n *needs) string {
 	}
 	if n != nil && env.RequireTLS && hc.caps.requireTLS && hc.tls != "" {
 		b = append(b, " REQUIRETLS"...)
+	}
+	if n != nil && env.DeliverBy != nil && hc.caps.deliverBy && !hc.lmtp {
+		b = append(b, byParameter(env.DeliverBy)...)
+	}
+	if n != nil && env.Priority != nil && hc.caps.priority {
+		b = strconv.AppendInt(append(b, " MT-PRIORITY="...), int64(*env.Priority), 10)
 	}
 	if hc.caps.dsn {
 		if env.Return != "" {
@@ -137,6 +195,15 @@ func (hc *hopConn) mailCommand(env mail.Envelope, n *needs) string {
 		}
 	}
 	return string(append(b, "\r\n"...))
+}
+
+// byParameter is DELIVERBY with the time that is left (RFC 2852 section 4).
+func byParameter(by *mail.DeliverBy) string {
+	s := fmt.Sprintf(" BY=%d;%c", secondsLeft(by), by.Mode)
+	if by.Trace {
+		s += "T"
+	}
+	return s
 }
 
 // rcptCommand is the RCPT command for a recipient.

@@ -34,9 +34,10 @@ type hopConn struct {
 	host     string // the next hop, as shown
 	lmtp     bool
 	caps     capabilities
-	tls      string // e.g. "TLS1.3 TLS_AES_128_GCM_SHA256"
-	proof    string // "pkix" where the certificate was verified for a trusted name
-	writeErr error  // sticky: why nothing can be written any more
+	tls      string            // e.g. "TLS1.3 TLS_AES_128_GCM_SHA256"
+	proof    string            // "pkix", "dane" or "mta-sts" where the certificate was verified for a trusted name
+	trouble  *certificateError // what was wrong with TLS, even where the session goes on
+	writeErr error             // sticky: why nothing can be written any more
 
 	broken bool // the dialogue is out of step or over
 	open   bool // a mail transaction is open at the next hop
@@ -46,33 +47,38 @@ type hopConn struct {
 	idleTimer *time.Timer // the pool's
 }
 
-// errTLS marks a handshake that failed.
-var errTLS = errors.New("tls handshake")
-
 // dial opens a session. Where TLS is opportunistic and its handshake fails,
 // plain text follows on a second connection: whoever can break the handshake
 // could as well have hidden the offer (RFC 7435 section 3).
 func (c *Client) dial(ctx context.Context, h Hop, p place) (*hopConn, *mail.Failure) {
-	mode := h.tlsMode()
-	hc, f := c.dialMode(ctx, h, p, mode)
-	if f != nil && mode == TLSOpportunistic && errors.Is(f.Cause, errTLS) && ctx.Err() == nil {
+	plan := c.planFor(h, p)
+	hc, f := c.dialAs(ctx, h, p, plan)
+	if f != nil && !plan.needed && errors.Is(f.Cause, errHandshake) && ctx.Err() == nil {
 		c.log.Warn("tls with next hop failed, going on in plain text", "remote", p.host, "err", f.Cause)
-		return c.dialMode(ctx, h, p, TLSNone)
+		return c.dialAs(ctx, h, p, tlsPlan{off: true})
 	}
 	return hc, f
 }
 
-func (c *Client) dialMode(ctx context.Context, h Hop, p place, mode TLSMode) (*hopConn, *mail.Failure) {
+func (c *Client) dialAs(ctx context.Context, h Hop, p place, plan tlsPlan) (*hopConn, *mail.Failure) {
 	d := net.Dialer{Timeout: c.cfg.Timeouts.Connect}
 	nc, err := d.DialContext(ctx, p.network, p.addr)
 	if err != nil {
+		if ctx.Err() == nil {
+			c.failed.failed(p.addr)
+		}
 		return nil, noAnswer(p.host, err)
 	}
+	c.failed.reached(p.addr)
 	hc := &hopConn{raw: nc, times: c.cfg.Timeouts, host: p.host, lmtp: h.Protocol == ProtocolLMTP}
 	hc.over(nc)
 	stop := context.AfterFunc(ctx, hc.abort)
-	f := c.greet(hc, h, p, mode)
-	if !stop() && f == nil {
+	f := c.greet(hc, h, plan)
+	over := !stop()
+	if !over && !plan.off {
+		c.reportSession(p, hc, f)
+	}
+	if over && f == nil {
 		f = noAnswer(p.host, ctx.Err())
 	}
 	if f != nil {
@@ -83,7 +89,12 @@ func (c *Client) dialMode(ctx context.Context, h Hop, p place, mode TLSMode) (*h
 }
 
 // greet does all that comes before the first transaction.
-func (c *Client) greet(hc *hopConn, h Hop, p place, mode TLSMode) *mail.Failure {
+func (c *Client) greet(hc *hopConn, h Hop, plan tlsPlan) *mail.Failure {
+	if h.Implicit && !plan.off {
+		if f := c.handshake(hc, plan); f != nil {
+			return f
+		}
+	}
 	r, err := hc.reply(hc.times.Greeting)
 	if err != nil {
 		return hc.lost(err)
@@ -94,8 +105,8 @@ func (c *Client) greet(hc *hopConn, h Hop, p place, mode TLSMode) *mail.Failure 
 	if f := hc.hello(c.cfg.Hostname); f != nil {
 		return f
 	}
-	if mode != TLSNone {
-		if f := c.startTLS(hc, h, p, mode); f != nil {
+	if !plan.off && !h.Implicit {
+		if f := c.startTLS(hc, plan); f != nil {
 			return f
 		}
 	}
@@ -166,8 +177,22 @@ func (hc *hopConn) reply(within time.Duration) (hopReply, error) {
 	return r, err
 }
 
+// inStep refuses a session whose next hop has answered what was not asked: all
+// replies that follow would be taken for those of other commands, the last for
+// the one that moves responsibility.
+func (hc *hopConn) inStep() error {
+	if hc.br.Buffered() == 0 {
+		return nil
+	}
+	hc.broken = true
+	return fmt.Errorf("%w: it came before its command", errMalformedReply)
+}
+
 // ask sends one command and reads its reply.
 func (hc *hopConn) ask(command string) (hopReply, error) {
+	if err := hc.inStep(); err != nil {
+		return hopReply{}, err
+	}
 	hc.bw.WriteString(command)
 	hc.bw.WriteString("\r\n")
 	if err := hc.bw.Flush(); err != nil {

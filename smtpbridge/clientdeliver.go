@@ -46,31 +46,57 @@ func (t *transaction) failOpen(f *mail.Failure) {
 	}
 }
 
-// deliver runs one attempt. untouched means that the session was found dead at
-// its first command: the attempt may be made anew on another.
-func (hc *hopConn) deliver(a mail.Attempt) (outcomes []mail.Outcome, untouched bool) {
+// deliver runs one attempt. Without outcomes the session was not fit for the
+// message, and nothing was said of it.
+func (hc *hopConn) deliver(a mail.Attempt) (outcomes []mail.Outcome, p passage) {
 	need := needsOf(a)
 	if f := hc.cannotTake(a, need); f != nil {
-		return hc.sameOutcome(len(a.Envelope.Recipients), f), false
+		if f.Kind == mail.TLSRequired { // RFC 8689 section 4.2.1: then on to the next host
+			f.Remote = hc.host
+			return nil, passage{unfit: f}
+		}
+		return hc.sameOutcome(len(a.Envelope.Recipients), f), p
 	}
-	t, untouched := hc.envelope(a.Envelope, hc.mailCommand(a.Envelope, &need), true)
-	if !t.goAhead {
-		return hc.outcomes(t), untouched
+	chunked := hc.chunked(a, need)
+	t, untouched := hc.envelope(a.Envelope, hc.mailCommand(a.Envelope, &need), !chunked)
+	p.stale = untouched
+	if t.lost != nil || t.accepted == 0 && !t.goAhead || !t.goAhead && !chunked {
+		return hc.outcomes(t), p
 	}
 	if t.accepted == 0 {
 		// A server that wants content for nobody (RFC 2920 section 3.1): it gets
 		// none.
 		hc.broken = true
-		return hc.outcomes(t), false
+		return hc.outcomes(t), p
 	}
-	if f := hc.sendContent(a); f != nil {
-		hc.broken = true
+	if err := hc.inStep(); err != nil {
+		t.failOpen(hc.earlyRefusal(err))
+		return hc.outcomes(t), p
+	}
+	send := hc.sendContent
+	if chunked {
+		send = hc.sendChunks
+	}
+	if f := send(a); f != nil {
 		t.failOpen(f)
-		return hc.outcomes(t), false
+		return hc.outcomes(t), p
 	}
 	out := hc.verdicts(t)
+	hc.noteSuccess(a.Envelope, out)
 	faults.Point("smtp.after-reply")
-	return out, false
+	return out, p
+}
+
+// noteSuccess says of delivered recipients whose the report of success is.
+func (hc *hopConn) noteSuccess(env mail.Envelope, out []mail.Outcome) {
+	for i := range out {
+		if out[i].Failure != nil {
+			continue
+		}
+		out[i].Relayed = !hc.caps.dsn && !hc.lmtp
+		out[i].Final = !hc.caps.dsn && hc.lmtp
+		out[i].Undated = env.DeliverBy != nil && !hc.lmtp && !hc.caps.deliverBy
+	}
 }
 
 // envelope sends MAIL, RCPT for each recipient and, if data, DATA: in groups
@@ -119,6 +145,9 @@ func (hc *hopConn) envelope(env mail.Envelope, mailCommand string, data bool) (t
 
 // writeCommands sends the commands of index from to before end.
 func (hc *hopConn) writeCommands(t *transaction, mailCommand string, from, end int) error {
+	if err := hc.inStep(); err != nil {
+		return err
+	}
 	for i := from; i < end; i++ {
 		switch {
 		case i == 0:
@@ -168,9 +197,9 @@ func outOfPlace(r hopReply) error {
 // copyBuffers holds buffers for content that is not in memory.
 var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
 
-// sendContent writes trace and content, dot-stuffed, and the final dot. After
-// a failure the final dot has not been written, hence nothing was handed over.
+// sendContent writes trace and content, dot-stuffed, and the final dot.
 func (hc *hopConn) sendContent(a mail.Attempt) *mail.Failure {
+	hc.broken = true // until all of it is out
 	in, err := a.Content.Open()
 	if err != nil {
 		return mail.Fail(mail.Internal, "", fmt.Errorf("open content: %w", err))
@@ -190,9 +219,17 @@ func (hc *hopConn) sendContent(a mail.Attempt) *mail.Failure {
 		// not complete: no doubt yet.
 		err = hc.bw.Flush()
 	}
+	if err != nil {
+		return hc.contentFailure(err)
+	}
+	hc.broken = false
+	return nil
+}
+
+// contentFailure is for content that did not get out whole. Its end has not
+// been written, hence nothing was handed over.
+func (hc *hopConn) contentFailure(err error) *mail.Failure {
 	switch {
-	case err == nil:
-		return nil
 	case hc.writeErr != nil:
 		return hc.earlyRefusal(hc.writeErr)
 	case errors.Is(err, errNotCRLF):
@@ -213,13 +250,15 @@ func copyContent(d *dotWriter, in io.Reader, size int64) error {
 	return err
 }
 
-// earlyRefusal looks for the reply of a server that refused in the midst of
-// the content and closed.
-func (hc *hopConn) earlyRefusal(writeErr error) *mail.Failure {
-	if r, err := hc.reply(min(lateReplyTime, hc.times.DataEnd)); err == nil && r.code >= 400 {
+// earlyRefusal looks for the reply of a server that refused before the end of
+// the content, and tells of err if there is none.
+func (hc *hopConn) earlyRefusal(err error) *mail.Failure {
+	r, readErr := hc.reply(min(lateReplyTime, hc.times.DataEnd))
+	hc.broken = true // whatever it said, content was under way
+	if readErr == nil && r.code >= 400 {
 		return hc.refused(r)
 	}
-	return hc.lost(writeErr)
+	return hc.lost(err)
 }
 
 // verdicts reads what becomes of the accepted recipients: one reply for all in

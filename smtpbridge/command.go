@@ -33,11 +33,11 @@ func parseCommand(line []byte) (command, bool) {
 }
 
 // looksForeign reports whether a line shows that the client does not speak
-// SMTP to us: a web client's request, or a header field where content is sent
+// SMTP to us: a web client's request, a proxy that is not trusted, or a header field where content is sent
 // that no 354 asked for. What follows such a line may be anything.
 func (c command) looksForeign() bool {
 	switch c.verb {
-	case "GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "PRI":
+	case "GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "PRI", "PROXY":
 		return true
 	}
 	return strings.HasSuffix(c.verb, ":")

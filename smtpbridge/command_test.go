@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 	"unicode/utf8"
 
 	"mailxmppd/mail"
@@ -179,7 +180,7 @@ func TestInputLines(t *testing.T) {
 func FuzzCommandLine(f *testing.F) {
 	for _, seed := range []string{
 		"NOOP\r\n", "MAIL FROM:<a@b.example> SIZE=1 BODY=8BITMIME RET=FULL ENVID=a+2Bb\r\n", "RCPT TO:<\"a>b\"@c.example> NOTIFY=NEVER ORCPT=rfc822;a\r\n",
-		"MAIL FROM:<>\r\n", "RCPT TO:<postmaster>\r\n", "RCPT TO:<@a:b@c>\r\n", "MAIL FROM:<jürgen@bücher.example> SMTPUTF8\r\n", "a\nb\r\n", "a\rb\r\n",
+		"MAIL FROM:<>\r\n", "RCPT TO:<postmaster>\r\n", "RCPT TO:<@a:b@c>\r\n", "MAIL FROM:<a@b.example> REQUIRETLS MT-PRIORITY=-9 BY=+120;RT AUTH=a+2Bb\r\n", "MAIL FROM:<jürgen@bücher.example> SMTPUTF8\r\n", "a\nb\r\n", "a\rb\r\n",
 	} {
 		f.Add([]byte(seed))
 	}
@@ -220,8 +221,17 @@ func checkPathArg(keyword, arg string) error {
 		return fmt.Errorf("address %+v is written %s and read as %+v, %q, %v", path.address, path.address.Path(), again, rest, err)
 	}
 	env := mail.Envelope{Sender: path.address}
-	if mailParams(&env, path.params, DefaultLimits()) == nil && strings.ContainsAny(env.EnvelopeID, "\r\n\x00") {
-		return fmt.Errorf("envelope id %q", env.EnvelopeID)
+	all := offers{ServerExtensions{true, true, true, true, 0}, 1 << 20, true}
+	if mailParams(&env, path.params, all) == nil {
+		if strings.ContainsAny(env.EnvelopeID, "\r\n\x00") {
+			return fmt.Errorf("envelope id %q", env.EnvelopeID)
+		}
+		if p := env.Priority; p != nil && (*p < -9 || *p > 9) {
+			return fmt.Errorf("priority %d", *p)
+		}
+		if d := env.DeliverBy; d != nil && d.Mode != 'N' && (d.Mode != 'R' || !d.Deadline.After(time.Now().Add(-time.Minute))) {
+			return fmt.Errorf("deliver by %+v", *d)
+		}
 	}
 	r := mail.Recipient{Address: path.address}
 	if rcptParams(&r, path.params, true) == nil && strings.ContainsAny(r.Original, "\r\n\x00") {

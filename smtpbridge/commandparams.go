@@ -61,15 +61,15 @@ func isParamValue(s string) bool {
 }
 
 // mailParams puts the parameters of MAIL into the envelope. An extension's
-// parameter is one more case.
-func mailParams(env *mail.Envelope, params []param, limits ServerLimits) *serverReply {
+// parameter is one more case, and taken only where the extension is offered.
+func mailParams(env *mail.Envelope, params []param, offered offers) *serverReply {
 	for _, p := range params {
 		var refusal *serverReply
 		switch p.name {
 		case "SIZE":
-			refusal = sizeParam(p, limits.MaxSize)
+			refusal = sizeParam(p, offered.maxSize)
 		case "BODY":
-			env.Body, refusal = bodyParam(p)
+			env.Body, refusal = bodyParam(p, offered.BinaryMIME)
 		case "SMTPUTF8":
 			env.SMTPUTF8 = true
 			if p.set {
@@ -82,6 +82,8 @@ func mailParams(env *mail.Envelope, params []param, limits ServerLimits) *server
 			}
 		case "ENVID":
 			env.EnvelopeID, refusal = textParam(p, maxEnvelopeID)
+		case "REQUIRETLS", "MT-PRIORITY", "BY", "AUTH":
+			refusal = offered.param(env, p)
 		default:
 			refusal = unknownParam(p)
 		}
@@ -136,11 +138,10 @@ func sizeParam(p param, limit int64) *serverReply {
 	return nil
 }
 
-// bodyParam: RFC 6152 section 2. BINARYMIME needs CHUNKING, which is not
-// offered.
-func bodyParam(p param) (mail.BodyType, *serverReply) {
-	switch body := mail.BodyType(strings.ToUpper(p.value)); body {
-	case mail.Body7Bit, mail.Body8BitMIME:
+// bodyParam: RFC 6152 section 2, RFC 3030 section 3.
+func bodyParam(p param, binary bool) (mail.BodyType, *serverReply) {
+	switch body := mail.BodyType(strings.ToUpper(p.value)); {
+	case body == mail.Body7Bit, body == mail.Body8BitMIME, body == mail.BodyBinaryMIME && binary:
 		return body, nil
 	}
 	return "", badParam(p)

@@ -27,14 +27,15 @@ func (g *headerGuard) text(p []byte) {
 	g.line += len(p)
 }
 
-// endLine ends the current line. A line that is neither a field nor the
+// endLine ends the current line, whose last octet is CR unless its end is a
+// bare LF. A line that is neither a field nor the
 // continuation of one ends the header, as an empty one does: what follows is
 // the body (RFC 5322 section 2.1).
-func (g *headerGuard) endLine() (serverReply, bool) {
+func (g *headerGuard) endLine(cr bool) (serverReply, bool) {
 	if g.done {
 		return serverReply{}, true
 	}
-	if g.line <= 1 || !g.folded && !g.colon {
+	if g.line == 0 || g.line == 1 && cr || !g.folded && !g.colon {
 		g.done = true
 		return serverReply{}, true
 	}

@@ -1,7 +1,6 @@
 package smtpbridge
 
 import (
-	"bytes"
 	"errors"
 	"io"
 )
@@ -12,23 +11,17 @@ var errEndless = errors.New("content goes on beyond all limits")
 // dotReader takes in the content that follows a DATA command and removes the
 // transparency of RFC 5321 section 4.5.2. The content ends at CRLF "." CRLF,
 // the CRLF of the command itself counting as the first, and at nothing else:
-// content with a CR or LF outside that pair (section 2.3.8) is read to the
-// same end and then refused, so that no other program's idea of a line end can
-// make two messages of one.
+// content that contentGuard refuses is read to the same end.
 type dotReader struct {
 	in      *sessionInput
+	guard   contentGuard
 	maxSize int64 // octets of content that are taken
 	endless int64 // octets from the wire after which the end is not waited for
-	header  headerGuard
-	maxLine int
 
-	state   dotState
-	cr      bool  // the last octet of the current line was CR
-	length  int   // octets of the current line so far
-	seen    int64 // octets taken from the wire
-	size    int64 // octets of content
-	refused *refusedContent
-	sink    io.Writer // nil once the content is refused
+	state dotState
+	seen  int64     // octets taken from the wire
+	size  int64     // octets of content
+	sink  io.Writer // nil once the content is refused
 }
 
 // dotState is where in a line the reader stands.
@@ -39,20 +32,14 @@ const (
 	afterDot              // after a dot at the start of a line
 	afterDotCR            // after a dot and CR at the start of a line
 	inLine                // anywhere else
+	afterBareLF           // at the start of a line whose start is for repair to make
 	endOfMessage          // after the CRLF that follows the dot
 )
 
-// newDotReader makes a reader for one message under the given limits.
-func newDotReader(in *sessionInput, limits ServerLimits) *dotReader {
-	endless := limits.MaxSize
-	// Twice the limit, so that a client gets to read why its message is refused.
-	if doubled := 2*limits.MaxSize + inputLarge; doubled > endless {
-		endless = doubled
-	}
-	return &dotReader{
-		in: in, maxSize: limits.MaxSize, endless: endless, maxLine: limits.ContentLine,
-		header: headerGuard{limits: limits},
-	}
+// newDotReader makes a reader for one message under the given limits; repair
+// takes a bare LF for a line end, to be repaired by the sink.
+func newDotReader(in *sessionInput, limits ServerLimits, repair bool) *dotReader {
+	return &dotReader{in: in, guard: newContentGuard(limits, false, repair), maxSize: limits.MaxSize, endless: limits.endless()}
 }
 
 // WriteTo copies the content to w and returns its length. With nil the end was
@@ -76,8 +63,8 @@ func (d *dotReader) WriteTo(w io.Writer) (int64, error) {
 		d.in.discard(n)
 		d.seen += int64(n)
 	}
-	if d.refused != nil {
-		return d.size, d.refused
+	if d.guard.refused != nil {
+		return d.size, d.guard.refused
 	}
 	return d.size, nil
 }
@@ -108,86 +95,47 @@ func (d *dotReader) take(p []byte) int {
 				d.state = endOfMessage
 				return i + 1
 			}
-			d.refuseLineEnd()
+			d.guard.refuseLineEnd()
 			d.state = inLine
 		case inLine:
-			i += d.restOfLine(p[i:])
+			n, ended := d.guard.line(p[i:])
+			if i += n; ended {
+				d.state = lineStart
+				if d.guard.bare {
+					d.state = afterBareLF
+				}
+			}
+		case afterBareLF:
+			d.state = inLine
+			if p[i] == '.' {
+				d.refuseDot()
+			}
 		}
 	}
 	d.emit(p[run:])
 	return len(p)
 }
 
-// restOfLine takes the octets of the current line up to and with the next LF.
-func (d *dotReader) restOfLine(p []byte) int {
-	lf := bytes.IndexByte(p, '\n')
-	text := p
-	if lf >= 0 {
-		text = p[:lf]
-	}
-	endsInCR := d.cr
-	if len(text) > 0 {
-		first := bytes.IndexByte(text, '\r')
-		if d.cr || first >= 0 && first < len(text)-1 {
-			d.refuseLineEnd()
-		}
-		endsInCR = text[len(text)-1] == '\r'
-	}
-	d.header.text(text)
-	d.length += len(text)
-	d.cr = endsInCR
-	if lf < 0 {
-		d.checkLength()
-		return len(p)
-	}
-	d.cr = false
-	if !endsInCR {
-		d.refuseLineEnd() // and the line goes on
-		return lf + 1
-	}
-	d.checkLength()
-	d.endLine()
-	return lf + 1
-}
-
-func (d *dotReader) endLine() {
-	if reply, ok := d.header.endLine(); !ok {
-		d.refuse(reply)
-	}
-	d.length = 0
-	d.state = lineStart
-}
-
-// checkLength looks at the current line, whose last octet may be the CR of its
-// end.
-func (d *dotReader) checkLength() {
-	if d.length > d.maxLine+1 {
-		d.refuse(serverReply{554, "5.6.0", "line of the message is too long"})
-	}
-}
-
-func (d *dotReader) refuseLineEnd() {
-	d.refuse(serverReply{550, "5.6.0", "bare CR or LF in the message, lines must end in CRLF"})
-}
-
-// refuse drops the content; the first reason counts.
-func (d *dotReader) refuse(reply serverReply) {
-	if d.refused == nil {
-		d.refused = &refusedContent{reply}
-		d.sink = nil
-	}
+// refuseDot is for a dot after a bare LF that is to be repaired. It never ends
+// the content; but nobody can tell whether the client took the LF for a line
+// end, and put the dot there for transparency.
+func (d *dotReader) refuseDot() {
+	d.guard.refuse(serverReply{550, "5.6.0", "dot after a bare LF in the message, lines must end in CRLF"})
 }
 
 // emit gives octets of content to the sink.
 func (d *dotReader) emit(p []byte) {
 	d.size += int64(len(p))
-	if d.size > d.maxSize {
-		d.refuse(serverReply{552, "5.3.4", "message is too large"})
+	if d.size+d.guard.repaired > d.maxSize {
+		d.guard.refuse(tooLarge())
+	}
+	if d.guard.refused != nil {
+		d.sink = nil
 	}
 	if d.sink == nil || len(p) == 0 {
 		return
 	}
 	if _, err := d.sink.Write(p); err != nil {
-		d.refuse(sinkReply(err))
+		d.guard.refuse(sinkReply(err))
 	}
 }

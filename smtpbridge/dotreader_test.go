@@ -33,7 +33,7 @@ func (p *pieces) Read(b []byte) (int, error) {
 func readContentOf(src io.Reader, bufSize int, limits ServerLimits) (content, rest string, err error) {
 	in := newSessionInput(src, make([]byte, bufSize), nil)
 	var out bytes.Buffer
-	n, err := newDotReader(in, limits).WriteTo(&out)
+	n, err := newDotReader(in, limits, false).WriteTo(&out)
 	if err == nil && n != int64(out.Len()) {
 		return "", "", fmt.Errorf("returned %d, wrote %d", n, out.Len())
 	}
@@ -182,7 +182,7 @@ func TestDotReaderReadsOnAfterTheSinkFailed(t *testing.T) {
 		{errors.New("a secret"), "451 4.3.0 temporary local problem"},
 	} {
 		in := newSessionInput(strings.NewReader(strings.Repeat("x\r\n", 1000)+".\r\nNOOP\r\n"), make([]byte, 100), nil)
-		_, err := newDotReader(in, DefaultLimits()).WriteTo(&failingSink{500, test.err})
+		_, err := newDotReader(in, DefaultLimits(), false).WriteTo(&failingSink{500, test.err})
 		refused, ok := errors.AsType[*refusedContent](err)
 		if !ok || !strings.HasPrefix(string(refused.reply.appendTo(nil)), test.want) {
 			t.Errorf("%v, want %s", err, test.want)
@@ -267,7 +267,7 @@ func BenchmarkDotReader(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				w := sink()
-				if _, err := newDotReader(newSessionInput(bytes.NewReader(wire), buf, nil), limits).WriteTo(w); err != nil {
+				if _, err := newDotReader(newSessionInput(bytes.NewReader(wire), buf, nil), limits, false).WriteTo(w); err != nil {
 					b.Fatal(err)
 				}
 				if c, ok := w.(io.Closer); ok {

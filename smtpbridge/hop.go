@@ -31,19 +31,28 @@ type Hop struct {
 	Addrs      []string // "host:port", or "unix:/path" for LMTP, tried in order; empty: by MX of the recipients' domain
 	TLS        TLSMode
 	ServerName string // that the certificate must show; empty: the host connected to
+	Implicit   bool   // TLS from the first octet (RFC 8314 section 3.3), without plain text in any mode
 	User       string // with Password for AUTH PLAIN; TLS is then always verified
 	Password   string
 }
 
-// Ports of a hop that names none (LMTP's is IANA's "lmtp").
+// Ports of a hop that names none (LMTP's is IANA's "lmtp", that of SMTP with
+// implicit TLS RFC 8314's).
 const (
-	smtpPort = "25"
-	lmtpPort = "24"
+	smtpPort  = "25"
+	smtpsPort = "465"
+	lmtpPort  = "24"
 )
 
+// schemeSMTPS names SMTP with implicit TLS in settings.
+const schemeSMTPS = "smtps"
+
+const wantedHops = `want "mx", "smtp://host:port", "smtps://host:port", "lmtp://host:port" or "lmtp:///path"`
+
 // ParseHop reads the form in which settings name a hop: "mx",
-// "smtp://host:port", "lmtp://host:port" or "lmtp:///path/of/socket". The
-// error says what is wrong and repeats no password.
+// "smtp://host:port", "smtps://host:port" (implicit TLS, verified),
+// "lmtp://host:port" or "lmtp:///path/of/socket". The error says what is wrong
+// and repeats no password.
 func ParseHop(s string) (Hop, error) {
 	if s == "mx" {
 		return Hop{Protocol: ProtocolSMTP, TLS: TLSOpportunistic}, nil
@@ -53,15 +62,17 @@ func ParseHop(s string) (Hop, error) {
 	case err != nil && strings.Contains(err.Error(), "invalid port"):
 		return Hop{}, errors.New("hop: port must be 1 to 65535")
 	case err != nil: // not shown: it could repeat a password
-		return Hop{}, errors.New(`hop: not a URL: want "mx", "smtp://host:port", "lmtp://host:port" or "lmtp:///path"`)
+		return Hop{}, errors.New("hop: not a URL: " + wantedHops)
 	}
 	port := smtpPort
 	switch u.Scheme {
 	case ProtocolSMTP:
+	case schemeSMTPS:
+		port = smtpsPort
 	case ProtocolLMTP:
 		port = lmtpPort
 	default:
-		return Hop{}, fmt.Errorf(`hop: scheme %q: want "mx", "smtp://host:port", "lmtp://host:port" or "lmtp:///path"`, u.Scheme)
+		return Hop{}, fmt.Errorf("hop: scheme %q: %s", u.Scheme, wantedHops)
 	}
 	fail := func(why string) (Hop, error) { return Hop{}, fmt.Errorf("hop %s: %s", u.Redacted(), why) }
 	switch {
@@ -100,7 +111,11 @@ func addressHop(u *url.URL, port string, fail func(string) (Hop, error)) (Hop, e
 		}
 		port = p
 	}
-	return Hop{Protocol: u.Scheme, Addrs: []string{net.JoinHostPort(host, port)}, TLS: TLSOpportunistic}, nil
+	hop := Hop{Protocol: u.Scheme, Addrs: []string{net.JoinHostPort(host, port)}, TLS: TLSOpportunistic}
+	if u.Scheme == schemeSMTPS {
+		hop.Protocol, hop.Implicit, hop.TLS = ProtocolSMTP, true, TLSVerified
+	}
+	return hop, nil
 }
 
 // unixPrefix marks the path of a socket among a hop's addresses.
@@ -110,7 +125,7 @@ const unixPrefix = "unix:"
 // meant for.
 func (h Hop) tlsMode() TLSMode {
 	switch {
-	case h.User != "":
+	case h.User != "", h.Implicit && h.TLS != TLSOpportunistic:
 		return TLSVerified
 	case h.TLS == "":
 		return TLSOpportunistic

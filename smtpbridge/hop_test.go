@@ -16,6 +16,10 @@ func TestParseHop(t *testing.T) {
 		{"smtp://mta.example:2525", Hop{Protocol: "smtp", Addrs: []string{"mta.example:2525"}, TLS: TLSOpportunistic}, ""},
 		{"smtp://mta.example", Hop{Protocol: "smtp", Addrs: []string{"mta.example:25"}, TLS: TLSOpportunistic}, ""},
 		{"smtp://[::1]:25/", Hop{Protocol: "smtp", Addrs: []string{"[::1]:25"}, TLS: TLSOpportunistic}, ""},
+		{"smtps://mta.example:4650", Hop{Protocol: "smtp", Addrs: []string{"mta.example:4650"}, TLS: TLSVerified, Implicit: true}, ""},
+		{"smtps://mta.example", Hop{Protocol: "smtp", Addrs: []string{"mta.example:465"}, TLS: TLSVerified, Implicit: true}, ""},
+		{"smtps:///run/socket", Hop{}, "no host"},
+		{"smtps://user:secret@mta.example", Hop{}, "settings of their own"},
 		{"lmtp://127.0.0.1:24", Hop{Protocol: "lmtp", Addrs: []string{"127.0.0.1:24"}, TLS: TLSOpportunistic}, ""},
 		{"lmtp://127.0.0.1", Hop{Protocol: "lmtp", Addrs: []string{"127.0.0.1:24"}, TLS: TLSOpportunistic}, ""},
 		{"lmtp:///run/dovecot/lmtp", Hop{Protocol: "lmtp", Addrs: []string{"unix:/run/dovecot/lmtp"}, TLS: TLSNone}, ""},
@@ -51,7 +55,7 @@ func TestParseHop(t *testing.T) {
 }
 
 func FuzzParseHop(f *testing.F) {
-	for _, s := range []string{"mx", "smtp://a:25", "lmtp:///x", "smtp://[::1]", "smtp://u:p@h", "lmtp://h/x"} {
+	for _, s := range []string{"mx", "smtp://a:25", "lmtp:///x", "smtps://a", "smtp://[::1]", "smtp://u:p@h", "lmtp://h/x"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -16,7 +16,8 @@ import (
 )
 
 // hopScript is a next hop that answers as its script says. A step is "greet",
-// "ehlo", "helo", "mail", "rcpt", "data", "dot", "rset", "starttls", "quit";
+// "ehlo", "helo", "mail", "rcpt", "data", "bdat" (a
+// chunk before the last), "dot", "rset", "starttls", "quit";
 // the script is asked with the session's number and the step's count in that
 // session, both from 1, and "" means the proper answer.
 type hopScript struct {
@@ -25,6 +26,7 @@ type hopScript struct {
 
 	mu       sync.Mutex
 	tls      *tls.Config // for after STARTTLS; nil: the plain dialogue goes on
+	implicit bool        // tls from the first octet
 	offers   []string
 	answer   func(session int, step string, n int) string
 	sessions int
@@ -101,6 +103,14 @@ func startScriptOn(t testing.TB, ln net.Listener, offers []string, answer func(s
 	return s
 }
 
+// withTLS makes STARTTLS lead to a handshake.
+func (s *hopScript) withTLS(cfg *tls.Config) *hopScript {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tls = cfg
+	return s
+}
+
 func (s *hopScript) hop() Hop { return Hop{Protocol: ProtocolSMTP, Addrs: []string{s.addr}} }
 
 func (s *hopScript) lmtpHop() Hop { return Hop{Protocol: ProtocolLMTP, Addrs: []string{s.addr}} }
@@ -140,6 +150,7 @@ type scriptSession struct {
 	br     *bufio.Reader
 	number int
 	counts map[string]int
+	chunks string
 }
 
 // say answers a step; false ends the session.
@@ -177,6 +188,12 @@ func (p *scriptSession) say(step, proper string) (reply string, goOn bool) {
 }
 
 func (p *scriptSession) run() {
+	p.mu.Lock()
+	if p.implicit {
+		p.conn = tls.Server(p.conn, p.tls)
+		p.br = bufio.NewReader(p.conn)
+	}
+	p.mu.Unlock()
 	if _, ok := p.say("greet", "220 mx.example ESMTP"); !ok {
 		return
 	}
@@ -218,6 +235,13 @@ func (p *scriptSession) run() {
 			return
 		case "starttls":
 			proper = "220 2.0.0 go ahead"
+		case "bdat":
+			if !p.chunk(line, accepted) {
+				return
+			}
+			continue
+		case "rset":
+			p.chunks = ""
 		}
 		reply, ok := p.say(verb, proper)
 		if !ok {
@@ -236,6 +260,24 @@ func (p *scriptSession) run() {
 			return
 		}
 	}
+}
+
+// chunk takes BDAT's octets and answers (RFC 3030 section 2).
+func (p *scriptSession) chunk(line string, accepted int) bool {
+	var size int
+	fmt.Sscanf(line, "BDAT %d", &size)
+	octets := make([]byte, size)
+	if _, err := io.ReadFull(p.br, octets); err != nil {
+		return false
+	}
+	p.chunks += string(octets)
+	if !strings.HasSuffix(line, " LAST") {
+		_, ok := p.say("bdat", "250 2.0.0 ok")
+		return ok
+	}
+	content := p.chunks
+	p.chunks = ""
+	return p.took(content, accepted)
 }
 
 func (p *scriptSession) startTLS() {
@@ -264,6 +306,11 @@ func (p *scriptSession) content(accepted int) bool {
 	if err != nil {
 		return false
 	}
+	return p.took(content, accepted)
+}
+
+// took answers for a content that is there whole.
+func (p *scriptSession) took(content string, accepted int) bool {
 	p.mu.Lock()
 	p.messages = append(p.messages, content)
 	lmtp := strings.HasPrefix(p.commands[0], "LHLO")

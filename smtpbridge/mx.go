@@ -28,6 +28,8 @@ type place struct {
 	addr    string // as net.Dial wants it
 	host    string // the name by which it was found; shown, and verified in TLS
 	trusted bool   // the name did not come from unsigned DNS
+	domain  string // by MX: the recipients' domain, whose policy applies
+	policy  tlsPolicy
 }
 
 // tlsName is the name that the certificate of this place must show.
@@ -41,32 +43,77 @@ func (p place) tlsName(h Hop) string {
 // route yields the places of a hop in the order in which to try them, looked
 // up as they are needed, with a failure in place of each that could not be.
 // It yields at least once.
-func (c *Client) route(ctx context.Context, h Hop, domain string) iter.Seq2[place, *mail.Failure] {
+func (c *Client) route(ctx context.Context, e errand) iter.Seq2[place, *mail.Failure] {
 	return func(yield func(place, *mail.Failure) bool) {
-		if len(h.Addrs) > 0 {
-			c.fixedPlaces(ctx, h.Addrs, yield)
+		switch {
+		case len(e.hop.Addrs) > 0:
+			c.fixedPlaces(ctx, e.hop.Addrs, yield)
+		case mail.IsLiteral(e.domain):
+			yield(c.literalPlace(e.domain))
+		default:
+			c.exchangerPlaces(ctx, e, yield)
+		}
+	}
+}
+
+// exchangerPlaces finds the places by MX (RFC 5321 section 5.1).
+func (c *Client) exchangerPlaces(ctx context.Context, e errand, yield func(place, *mail.Failure) bool) {
+	hosts, f := c.exchangers(ctx, e.domain)
+	var policy domainPolicy
+	if f == nil {
+		policy, f = c.policyOfDomain(ctx, e)
+	}
+	if f != nil {
+		yield(place{}, f)
+		return
+	}
+	left := maxPlaces
+	for _, host := range hosts[:min(len(hosts), maxHosts)] {
+		addrs, f := c.hostAddrs(ctx, host.name)
+		if f == nil && c.isOurs(addrs.Records) {
+			// Hosts no more preferred than we are would hand the mail to us.
+			yield(place{}, loopFailure(e.domain))
 			return
 		}
-		hosts, f := c.exchangers(ctx, domain)
+		p := place{network: "tcp", host: host.name, trusted: host.secure, domain: e.domain}
+		if f == nil {
+			p.policy, f = c.policyOfHost(ctx, e, policy, host, addrs)
+		}
 		if f != nil {
-			yield(place{}, f)
-			return
-		}
-		left := maxPlaces
-		for _, host := range hosts[:min(len(hosts), maxHosts)] {
-			addrs, f := c.hostAddrs(ctx, host.name)
-			if f != nil && !yield(place{}, f) {
+			if !yield(place{}, f) {
 				return
 			}
-			for _, ip := range addrs[:min(len(addrs), left)] {
-				left--
-				addr := net.JoinHostPort(ip.String(), strconv.Itoa(c.cfg.MXPort))
-				if !yield(place{network: "tcp", addr: addr, host: host.name, trusted: host.secure}, nil) {
-					return
-				}
+			continue
+		}
+		for _, ip := range addrs.Records[:min(len(addrs.Records), left)] {
+			left--
+			p.addr = net.JoinHostPort(ip.String(), strconv.Itoa(c.cfg.MXPort))
+			if !yield(p, nil) {
+				return
 			}
 		}
 	}
+}
+
+// literalPlace is where mail to an address literal goes (RFC 5321 section
+// 2.3.5), by setting: never to an address that can only be this machine or its
+// link, which nobody outside can mean.
+func (c *Client) literalPlace(domain string) (place, *mail.Failure) {
+	if !c.cfg.Literals {
+		return place{}, mail.Fail(mail.NoSuchDomain, "mail to address literals is not sent", nil)
+	}
+	ip, err := netip.ParseAddr(strings.TrimPrefix(strings.Trim(domain, "[]"), "IPv6:"))
+	switch {
+	case err != nil || !ip.IsGlobalUnicast():
+		return place{}, mail.Fail(mail.NoSuchDomain, "mail to "+domain+" is not sent", err)
+	case c.isOurs([]netip.Addr{ip}):
+		return place{}, loopFailure(domain)
+	}
+	return place{network: "tcp", addr: net.JoinHostPort(ip.String(), strconv.Itoa(c.cfg.MXPort)), host: ip.String()}, nil
+}
+
+func (c *Client) isOurs(addrs []netip.Addr) bool {
+	return slices.ContainsFunc(addrs, func(ip netip.Addr) bool { return c.ownAddrs[ip.Unmap()] })
 }
 
 // fixedPlaces resolves the operator's own names by the configured DNS, and
@@ -104,7 +151,8 @@ func (c *Client) fixedAddrs(ctx context.Context, host string) []string {
 		return []string{host}
 	}
 	var out []string
-	for _, ip := range ans.Records[:min(len(ans.Records), maxPlaces)] {
+	addrs := c.cfg.Family.order(ans.Records)
+	for _, ip := range addrs[:min(len(addrs), maxPlaces)] {
 		out = append(out, ip.String())
 	}
 	return out
@@ -119,8 +167,8 @@ type exchanger struct {
 // exchangers applies RFC 5321 section 5.1: which hosts to try, in which order.
 func (c *Client) exchangers(ctx context.Context, domain string) ([]exchanger, *mail.Failure) {
 	switch {
-	case mail.IsLiteral(domain) || domain == "":
-		return nil, mail.Fail(mail.NoSuchDomain, "mail to address literals is not sent", nil)
+	case domain == "":
+		return nil, mail.Fail(mail.NoSuchDomain, "no domain to find the mail exchangers of", nil)
 	case c.cfg.DNS == nil:
 		return nil, mail.Fail(mail.Internal, "", fmt.Errorf("no resolver to find the mail exchangers of %s", domain))
 	}
@@ -142,11 +190,11 @@ func (c *Client) exchangers(ctx context.Context, domain string) ([]exchanger, *m
 	}
 	records = c.orderExchangers(records)
 	if len(records) == 0 {
-		return nil, mail.Fail(mail.Loop, "mail for "+domain+" would loop back to this host", nil)
+		return nil, loopFailure(domain)
 	}
 	out := make([]exchanger, 0, len(records))
 	for _, r := range records {
-		out = append(out, exchanger{name: r.Host, secure: ans.Secure})
+		out = append(out, exchanger{name: r.Host, secure: ans.Secure && c.cfg.Validating})
 	}
 	return out, nil
 }
@@ -166,15 +214,45 @@ func (c *Client) orderExchangers(in []dns.MX) []dns.MX {
 	return slices.DeleteFunc(records, func(r dns.MX) bool { return r.Preference >= limit })
 }
 
-func (c *Client) hostAddrs(ctx context.Context, host string) ([]netip.Addr, *mail.Failure) {
+// hostAddrs looks up a host's addresses, those of the families wanted.
+func (c *Client) hostAddrs(ctx context.Context, host string) (dns.Answer[netip.Addr], *mail.Failure) {
 	ans := c.cfg.DNS.Addrs(ctx, host)
-	switch ans.Status {
-	case dns.Found:
-		return ans.Records, nil
-	case dns.Failed:
-		return nil, lookupFailed("addresses of "+host, ans.Err)
+	if ans.Status == dns.Failed {
+		return ans, lookupFailed("addresses of "+host, ans.Err)
 	}
-	return nil, mail.Fail(mail.NoSuchDomain, "mail exchanger "+host+" has no address", ans.Err).WithStatus("5.4.4")
+	if ans.Records = c.cfg.Family.order(ans.Records); len(ans.Records) == 0 {
+		return ans, mail.Fail(mail.NoSuchDomain, "mail exchanger "+host+" has no address", ans.Err).WithStatus("5.4.4")
+	}
+	return ans, nil
+}
+
+// order leaves out the family that is not wanted, and lets the families take
+// turns, so that a family that does not work here costs one wait before the
+// other is tried.
+func (f Family) order(in []netip.Addr) []netip.Addr {
+	var v4, v6 []netip.Addr
+	for _, ip := range in {
+		if ip.Unmap().Is4() {
+			v4 = append(v4, ip)
+		} else {
+			v6 = append(v6, ip)
+		}
+	}
+	first, second := v6, v4
+	switch f {
+	case FamilyIPv4First:
+		first, second = v4, v6
+	case FamilyIPv4:
+		first, second = v4, nil
+	case FamilyIPv6:
+		second = nil
+	}
+	var out []netip.Addr
+	for i := range max(len(first), len(second)) {
+		out = append(out, first[min(i, len(first)):min(i+1, len(first))]...)
+		out = append(out, second[min(i, len(second)):min(i+1, len(second))]...)
+	}
+	return out
 }
 
 // lookupFailed is the temporary failure of the DNS itself (RFC 3463 X.4.3).

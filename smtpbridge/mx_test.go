@@ -16,8 +16,22 @@ import (
 // fakeDNS answers from tables; a name that is in neither does not exist, one
 // that is there with nothing has no data, and "fail." names fail.
 type fakeDNS struct {
-	mx    map[string][]dns.MX
-	addrs map[string][]string
+	mx       map[string][]dns.MX
+	addrs    map[string][]string
+	alias    map[string]string // of hosts, to the name that their addresses are under
+	tlsa     map[string][]dns.TLSA
+	txt      map[string][]string
+	unsigned map[string]bool // what was asked, as "MX a.example"; all else is signed
+	failing  map[string]bool // likewise
+}
+
+// as marks an answer by what was asked.
+func as[T any](f fakeDNS, what string, ans dns.Answer[T]) dns.Answer[T] {
+	if f.failing[what] {
+		return dns.Answer[T]{Err: errors.New("SERVFAIL")}
+	}
+	ans.Secure = ans.Status != dns.Failed && !f.unsigned[what]
+	return ans
 }
 
 func fakeAnswer[T any](name string, known bool, records []T) dns.Answer[T] {
@@ -35,7 +49,22 @@ func fakeAnswer[T any](name string, known bool, records []T) dns.Answer[T] {
 func (f fakeDNS) MX(_ context.Context, name string) dns.Answer[dns.MX] {
 	records, known := f.mx[name]
 	_, host := f.addrs[name]
-	return fakeAnswer(name, known || host, records)
+	return as(f, "MX "+name, fakeAnswer(name, known || host, records))
+}
+
+func (f fakeDNS) CNAME(_ context.Context, name string) dns.Answer[string] {
+	target, known := f.alias[name]
+	return as(f, "CNAME "+name, fakeAnswer(name, known, []string{target}))
+}
+
+func (f fakeDNS) TLSA(_ context.Context, name string) dns.Answer[dns.TLSA] {
+	records, known := f.tlsa[name]
+	return as(f, "TLSA "+name, fakeAnswer(name, known, records))
+}
+
+func (f fakeDNS) TXT(_ context.Context, name string) dns.Answer[string] {
+	records, known := f.txt[name]
+	return as(f, "TXT "+name, fakeAnswer(name, known, records))
 }
 
 func (f fakeDNS) Addrs(_ context.Context, host string) dns.Answer[netip.Addr] {
@@ -44,7 +73,11 @@ func (f fakeDNS) Addrs(_ context.Context, host string) dns.Answer[netip.Addr] {
 	for _, s := range list {
 		ips = append(ips, netip.MustParseAddr(s))
 	}
-	return fakeAnswer(host, known, ips)
+	ans := as(f, "A "+host, fakeAnswer(host, known, ips))
+	if ans.Name = host; f.alias[host] != "" {
+		ans.Name = f.alias[host]
+	}
+	return ans
 }
 
 func withDNS(f fakeDNS) func(*ClientConfig) {
@@ -153,7 +186,7 @@ func TestRoute(t *testing.T) {
 	many.mx["wide-mx.example"] = []dns.MX{{Preference: 1, Host: "wide.example"}, {Preference: 2, Host: "a.example"}}
 	c := newTestClient(t, withDNS(many))
 	places := func(h Hop, domain string) (out []string) {
-		for p, f := range c.route(t.Context(), h, domain) {
+		for p, f := range c.route(t.Context(), errand{hop: h, domain: domain, waived: func() bool { return false }}) {
 			if f != nil {
 				out = append(out, verdictOf(f))
 			} else {

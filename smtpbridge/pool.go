@@ -170,6 +170,7 @@ func (p *connPool) close() {
 // or login.
 func poolKey(h Hop, p place) string {
 	return strings.Join([]string{
-		h.Protocol, p.network, p.addr, p.host, string(h.tlsMode()), p.tlsName(h), h.User, strconv.FormatBool(p.trusted),
+		h.Protocol, p.network, p.addr, p.host, string(h.tlsMode()), p.tlsName(h), h.User,
+		strconv.FormatBool(p.trusted), strconv.FormatBool(h.Implicit), p.policy.key(),
 	}, " ")
 }

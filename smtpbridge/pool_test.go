@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"mailxmppd/dns"
 )
 
 func deliverOne(t *testing.T, c *Client, s *hopScript) string {
@@ -203,6 +205,11 @@ func TestWaitForConnectionIsBounded(t *testing.T) {
 func TestHopsDoNotShare(t *testing.T) {
 	base := Hop{Protocol: ProtocolSMTP, TLS: TLSNone}
 	at := place{network: "tcp", addr: "127.0.0.1:25", host: "a.example"}
+	with := func(policy tlsPolicy) place {
+		p := at
+		p.policy = policy
+		return p
+	}
 	keys := map[string]string{"base": poolKey(base, at)}
 	for name, key := range map[string]string{
 		"protocol": poolKey(Hop{Protocol: ProtocolLMTP, TLS: TLSNone}, at),
@@ -211,6 +218,12 @@ func TestHopsDoNotShare(t *testing.T) {
 		"user":     poolKey(Hop{Protocol: ProtocolSMTP, User: "u"}, at),
 		"addr":     poolKey(base, place{network: "tcp", addr: "127.0.0.2:25", host: "a.example"}),
 		"host":     poolKey(base, place{network: "tcp", addr: "127.0.0.1:25", host: "b.example"}),
+		"implicit": poolKey(Hop{Protocol: ProtocolSMTP, TLS: TLSNone, Implicit: true}, at),
+		"policy":   poolKey(base, with(tlsPolicy{kind: policyEncrypt})),
+		"records":  poolKey(base, with(tlsPolicy{kind: policyDANE, tlsa: []dns.TLSA{record(3, 1, 1, nil)}})),
+		"others":   poolKey(base, with(tlsPolicy{kind: policyDANE, tlsa: []dns.TLSA{record(2, 1, 1, nil)}})),
+		"sts":      poolKey(base, with(tlsPolicy{kind: policySTS, sts: &stsPolicy{ID: "1"}})),
+		"sts id":   poolKey(base, with(tlsPolicy{kind: policySTS, sts: &stsPolicy{ID: "2"}})),
 		"trusted":  poolKey(base, place{network: "tcp", addr: "127.0.0.1:25", host: "a.example", trusted: true}),
 	} {
 		for other, k := range keys {

@@ -85,3 +85,5 @@ func plainText(s string) string {
 type refusedContent struct{ reply serverReply }
 
 func (r *refusedContent) Error() string { return "content refused: " + r.reply.text }
+
+func tooLarge() serverReply { return serverReply{552, "5.3.4", "message is too large"} }

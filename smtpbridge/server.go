@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -17,8 +18,9 @@ import (
 type Kind string
 
 const (
-	KindRelay Kind = "relay" // SMTP between MTAs
-	KindLMTP  Kind = "lmtp"  // RFC 2033: a verdict per recipient
+	KindRelay      Kind = "relay"      // SMTP between MTAs
+	KindSubmission Kind = "submission" // RFC 6409: for authenticated users, over TLS
+	KindLMTP       Kind = "lmtp"       // RFC 2033: a verdict per recipient
 )
 
 // Handler decides about what clients hand over. It is called from many
@@ -48,6 +50,18 @@ type ServerConfig struct {
 	TempDir     string         // for content too long for memory; "" for the system's
 	Handler     Handler
 	Log         *slog.Logger
+
+	Extensions ServerExtensions // see DefaultExtensions
+	Rates      ServerRates
+	Proxies    []netip.Prefix // whose connections begin with a PROXY header, versions 1 and 2
+	XClient    []netip.Prefix // who may use XCLIENT: they can be anybody
+	XForward   []netip.Prefix // who may use XFORWARD
+
+	// Of a submission listener, and of no other.
+	Auth     Authenticator // needed
+	Tokens   TokenVerifier // nil: OAUTHBEARER is not offered
+	Guard    *AuthGuard    // may be shared by listeners; nil for one with DefaultAuthLimits
+	RepairLF bool          // make CRLF of a bare LF in content (RFC 6409 section 8), else such content is refused
 }
 
 // Server serves SMTP or LMTP on any number of listeners.
@@ -56,6 +70,8 @@ type Server struct {
 	ctx    context.Context // ends when sessions must
 	cancel context.CancelFunc
 	large  sync.Pool // of []byte, for sessions that take in content
+	rates  *serverRates
+	counts serverCounts
 
 	mu        sync.Mutex
 	stopping  chan struct{} // closed by Shutdown
@@ -69,8 +85,12 @@ type Server struct {
 func NewServer(cfg ServerConfig) (*Server, error) {
 	err := cfg.Limits.check()
 	switch {
-	case cfg.Kind != KindRelay && cfg.Kind != KindLMTP:
+	case cfg.Kind != KindRelay && cfg.Kind != KindSubmission && cfg.Kind != KindLMTP:
 		err = errors.Join(err, fmt.Errorf("smtp server: unknown kind %q", cfg.Kind))
+	case cfg.Kind == KindSubmission && (cfg.Auth == nil || cfg.TLS == nil):
+		err = errors.Join(err, errors.New("smtp server: submission needs an authenticator and a TLS configuration"))
+	case cfg.Kind != KindSubmission && (cfg.Auth != nil || cfg.Tokens != nil || cfg.RepairLF):
+		err = errors.Join(err, errors.New("smtp server: authentication and repairs belong to submission"))
 	case cfg.Hostname == "":
 		err = errors.Join(err, errors.New("smtp server: no hostname"))
 	case cfg.Handler == nil:
@@ -84,10 +104,14 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Guard == nil {
+		cfg.Guard = NewAuthGuard(DefaultAuthLimits())
+	}
 	cfg.Timeouts = cfg.Timeouts.withDefaults()
 	s := &Server{
 		cfg:       cfg,
 		large:     sync.Pool{New: func() any { b := make([]byte, inputLarge); return &b }},
+		rates:     newServerRates(cfg.Rates),
 		stopping:  make(chan struct{}),
 		listeners: map[net.Listener]struct{}{},
 		sessions:  map[*session]struct{}{},

@@ -3,13 +3,14 @@ package smtpbridge
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 )
 
 // admit starts a session for a connection, or turns it away.
 func (s *Server) admit(conn net.Conn) {
-	key := clientKey(conn.RemoteAddr())
-	sess, refusal := s.register(conn, key)
+	s.counts.connections.Add(1)
+	sess, refusal := s.register(conn)
 	if sess == nil {
 		s.turnAway(conn, refusal)
 		return
@@ -17,12 +18,12 @@ func (s *Server) admit(conn net.Conn) {
 	go func() {
 		defer s.wg.Done()
 		sess.run(s.ctx)
-		s.unregister(sess, key)
+		s.unregister(sess)
 	}()
 }
 
 // register counts a connection in; the session is nil if there is no room.
-func (s *Server) register(conn net.Conn, key string) (*session, serverReply) {
+func (s *Server) register(conn net.Conn) (*session, serverReply) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -30,27 +31,51 @@ func (s *Server) register(conn net.Conn, key string) (*session, serverReply) {
 		return nil, serverReply{421, "4.3.2", "service is shutting down"}
 	case len(s.sessions) >= s.cfg.Limits.Connections:
 		return nil, serverReply{421, "4.3.2", "too many connections, try again later"}
-	case key != "" && s.perClient[key] >= s.cfg.Limits.PerAddress:
-		return nil, serverReply{421, "4.7.0", "too many connections from your address"}
 	}
 	sess := newSession(s, conn)
-	s.sessions[sess] = struct{}{}
-	if key != "" {
-		s.perClient[key]++
+	if !sess.fromProxy() { // whose client is not known yet
+		if refusal := s.countIn(sess); refusal != nil {
+			return nil, *refusal
+		}
 	}
+	s.sessions[sess] = struct{}{}
 	s.wg.Add(1)
 	return sess, serverReply{}
 }
 
-func (s *Server) unregister(sess *session, key string) {
+// countIn counts a session by its client's address.
+func (s *Server) countIn(sess *session) *serverReply {
+	key := clientKey(sess.client.Addr)
+	switch {
+	case key == "":
+		return nil
+	case s.perClient[key] >= s.cfg.Limits.PerAddress:
+		return &serverReply{421, "4.7.0", "too many connections from your address"}
+	case !s.rates.connection(sess.client.Addr):
+		s.counts.rateLimited.Add(1)
+		return &serverReply{421, "4.7.1", "too many connections a minute from your address"}
+	}
+	sess.key = key
+	s.perClient[key]++
+	return nil
+}
+
+// countBehindProxy counts a session once its proxy has told whose it is.
+func (s *Server) countBehindProxy(sess *session) *serverReply {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.countIn(sess)
+}
+
+func (s *Server) unregister(sess *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.sessions, sess)
-	if key == "" {
+	if sess.key == "" {
 		return
 	}
-	if s.perClient[key]--; s.perClient[key] == 0 {
-		delete(s.perClient, key)
+	if s.perClient[sess.key]--; s.perClient[sess.key] == 0 {
+		delete(s.perClient, sess.key)
 	}
 }
 
@@ -59,6 +84,7 @@ func (s *Server) unregister(sess *session, key string) {
 // connection, and the deadline covers the case that it does not. Who expects
 // TLS could not read it.
 func (s *Server) turnAway(conn net.Conn, refusal serverReply) {
+	s.counts.turnedAway.Add(1)
 	s.cfg.Log.Info("smtp connection turned away", "remote", conn.RemoteAddr().String(), "status", refusal.status)
 	if !s.cfg.ImplicitTLS {
 		conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
@@ -69,19 +95,15 @@ func (s *Server) turnAway(conn net.Conn, refusal serverReply) {
 
 // clientKey is what connections are counted by: the address, for IPv6 its /64
 // since a single host commonly has all of one; "" for a local socket.
-func clientKey(addr net.Addr) string {
-	ap := addrPort(addr)
-	if !ap.IsValid() {
+func clientKey(ap netip.AddrPort) string {
+	switch ip := ap.Addr(); {
+	case !ip.IsValid():
 		return ""
+	case ip.Is4():
+		return ip.String()
+	default:
+		return netip.PrefixFrom(ip, 64).Masked().String()
 	}
-	if ip := ap.Addr(); ip.Is6() {
-		prefix, err := ip.Prefix(64)
-		if err != nil {
-			return ip.String()
-		}
-		return prefix.String()
-	}
-	return ap.Addr().String()
 }
 
 // addrPort is the zero value for what is not TCP.
@@ -90,6 +112,15 @@ func addrPort(addr net.Addr) netip.AddrPort {
 	if !ok {
 		return netip.AddrPort{}
 	}
-	ap := tcp.AddrPort()
+	return plainAddr(tcp.AddrPort())
+}
+
+// plainAddr writes an IPv4 address as one, and no zone.
+func plainAddr(ap netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
+}
+
+// within says whether an address is in one of a list of networks.
+func within(ip netip.Addr, networks []netip.Prefix) bool {
+	return slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(ip) })
 }

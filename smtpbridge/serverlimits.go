@@ -14,6 +14,7 @@ type ServerLimits struct {
 	PerAddress  int   // connections of one client address, of one /64 for IPv6
 	Commands    int   // between two accepted messages of a session
 	Errors      int   // refused commands between two accepted messages of a session
+	AuthTries   int   // failed or broken off, of a session
 	CommandLine int   // octets of a command line with its CRLF
 	ContentLine int   // octets of a line of content without its CRLF
 	HeaderBytes int   // octets of a message's header
@@ -30,6 +31,7 @@ func DefaultLimits() ServerLimits {
 		PerAddress:  100,
 		Commands:    10_000,
 		Errors:      100,
+		AuthTries:   5,
 		// RFC 5321 section 4.5.3.1.4 has 512; the parameters of DSN and
 		// SMTPUTF8 add about 1,000.
 		CommandLine: 2048,
@@ -41,6 +43,30 @@ func DefaultLimits() ServerLimits {
 		HeaderLines: 1000,
 	}
 }
+
+// authLine is how long a line of an AUTH exchange may be (RFC 4954 section 4),
+// and so any line of a client that has not authenticated itself.
+const authLine = 12288
+
+// inputSize is what a session's input buffer must hold between messages.
+func (s *Server) inputSize() int {
+	if s.cfg.Kind == KindSubmission {
+		return authLine
+	}
+	return inputSmall
+}
+
+// lineLimit is how long a command line may be now.
+func (s *session) lineLimit() int {
+	if s.srv.cfg.Kind == KindSubmission && s.client.User == "" {
+		return authLine
+	}
+	return s.srv.cfg.Limits.CommandLine
+}
+
+// endless is how much of a message too large is read for its end. Twice the
+// limit, so that a client gets to read why its message is refused.
+func (l ServerLimits) endless() int64 { return max(l.MaxSize, 2*l.MaxSize+inputLarge) }
 
 // check returns every mistake.
 func (l ServerLimits) check() error {
@@ -56,6 +82,7 @@ func (l ServerLimits) check() error {
 	atLeast("PerAddress", int64(l.PerAddress), 1)
 	atLeast("Commands", int64(l.Commands), 1)
 	atLeast("Errors", int64(l.Errors), 1)
+	atLeast("AuthTries", int64(l.AuthTries), 1)
 	atLeast("CommandLine", int64(l.CommandLine), 512)
 	atLeast("ContentLine", int64(l.ContentLine), 998)
 	atLeast("HeaderBytes", int64(l.HeaderBytes), 998)
@@ -74,6 +101,8 @@ type ServerTimeouts struct {
 	DataStart time.Duration // for the first octet of the content; 2 min
 	DataBlock time.Duration // for each further piece of the content; 3 min
 	DataTotal time.Duration // for the content in all; 1 h
+	Proxy     time.Duration // for the PROXY header; 10 s
+	Auth      time.Duration // for an exchange of AUTH in all; 2 min
 	Check     time.Duration // for Handler.Sender and Handler.Recipient; 1 min
 	Accept    time.Duration // for Handler.Accept; 10 min, as long as clients wait (section 4.5.3.2.6)
 }
@@ -88,6 +117,8 @@ func (t ServerTimeouts) withDefaults() ServerTimeouts {
 	set(&t.DataStart, 2*time.Minute)
 	set(&t.DataBlock, 3*time.Minute)
 	set(&t.DataTotal, time.Hour)
+	set(&t.Proxy, 10*time.Second)
+	set(&t.Auth, 2*time.Minute)
 	set(&t.Check, time.Minute)
 	set(&t.Accept, 10*time.Minute)
 	return t

@@ -60,11 +60,11 @@ func TestPerAddressCountsClientsApart(t *testing.T) {
 		newDialogue(t, conn).play("< 220")
 	}
 	for ip, want := range map[string]string{"192.0.2.1": "192.0.2.1", "::ffff:192.0.2.1": "192.0.2.1", "2001:db8:1:2:3::4": "2001:db8:1:2::/64", "fe80::1": "fe80::/64"} {
-		if got := clientKey(&net.TCPAddr{IP: net.ParseIP(ip), Port: 1}); got != want {
+		if got := clientKey(addrPort(&net.TCPAddr{IP: net.ParseIP(ip), Port: 1})); got != want {
 			t.Errorf("%s is counted as %q, want %q", ip, got, want)
 		}
 	}
-	if got := clientKey(&net.UnixAddr{Name: "/s"}); got != "" {
+	if got := clientKey(addrPort(&net.UnixAddr{Name: "/s"})); got != "" {
 		t.Errorf("a local socket is counted as %q", got)
 	}
 }
@@ -156,12 +156,7 @@ func TestShutdownInTheHandshake(t *testing.T) {
 	srv, addr := startServer(t, &recorder{}, func(c *ServerConfig) { c.TLS, c.ImplicitTLS = serverTLS, true })
 	silent := dial(t, addr)
 	silent.send("\x16") // the first octet of a handshake
-	for deadline := time.Now().Add(10 * time.Second); srv.connections() == 0; {
-		if time.Now().After(deadline) {
-			t.Fatal("no session")
-		}
-		time.Sleep(time.Millisecond)
-	}
+	waitForSession(t, srv)
 	shutdown(t, srv)
 	silent.notSMTP()
 }

@@ -2,12 +2,11 @@ package smtpbridge
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
@@ -22,15 +21,22 @@ type session struct {
 	in     *sessionInput
 	out    *sessionOutput
 	client mail.Client
+	key    string        // by which the connection is counted; "" for not at all
+	trust  sessionTrust  // in what the client tells about others
+	told   xclientHello  // what a neighbour said that its client said
+	tls    tlsConnection // what AUTH binds to
 
-	greeted  bool           // EHLO, HELO or LHLO was given since the start or STARTTLS
-	env      *mail.Envelope // of the transaction in hand; nil outside one
-	commands int            // since the last accepted message
-	errors   int            // refused commands since then, but for RCPT
-	unknown  int            // refused recipients since then
-	wary     bool           // DATA was refused: what follows may be content
-	reads    readPhase
-	deadline time.Time // for the input that is waited for
+	greeted   bool           // EHLO, HELO or LHLO was given since the start or STARTTLS
+	env       *mail.Envelope // of the transaction in hand; nil outside one
+	intake    *intake        // the chunks of it that are there; nil before BDAT
+	commands  int            // since the last accepted message
+	errors    int            // refused commands since then, but for RCPT
+	unknown   int            // refused recipients since then
+	discarded int64          // octets of refused chunks since then
+	authTries int            // failed and broken off, of the whole session
+	wary      bool           // what follows may be content
+	reads     readPhase
+	deadline  time.Time // for the input that is waited for
 
 	mu       sync.Mutex
 	stopping bool
@@ -61,8 +67,14 @@ func newSession(srv *Server, conn net.Conn) *session {
 // use makes a connection the session's, with nothing read or written so far.
 func (s *session) use(stream net.Conn) {
 	s.stream = stream
-	s.in = newSessionInput(stream, make([]byte, inputSmall), s.beforeRead)
+	s.in = newSessionInput(stream, make([]byte, s.srv.inputSize()), s.beforeRead)
 	s.out = &sessionOutput{conn: stream, timeout: s.srv.cfg.Timeouts.Command}
+}
+
+// reset ends the transaction in hand (RFC 5321 section 4.1.1.5).
+func (s *session) reset() {
+	s.intake.close()
+	s.env, s.intake, s.client.Forwarded = nil, nil, nil
 }
 
 // stop makes the session say 421 as soon as it waits for a command.
@@ -116,13 +128,21 @@ func (s *session) awake() bool {
 // run serves the client until it or we end the session.
 func (s *session) run(ctx context.Context) {
 	defer s.close()
+	if !s.meetProxy() {
+		return
+	}
+	s.trust = s.srv.cfg.trustIn(s.client.Addr.Addr())
 	if s.srv.cfg.ImplicitTLS && !s.handshake(ctx) {
 		return
 	}
-	s.reply(serverReply{220, "", s.srv.cfg.Hostname + " " + s.protocol() + " mailxmppd"})
+	s.greet()
 	for s.serveCommand(ctx) {
 	}
 	s.out.flush()
+}
+
+func (s *session) greet() bool {
+	return s.reply(serverReply{220, "", s.srv.cfg.Hostname + " " + s.protocol() + " mailxmppd"})
 }
 
 func (s *session) protocol() string {
@@ -135,7 +155,7 @@ func (s *session) protocol() string {
 // serveCommand reads a command and carries it out; false ends the session.
 func (s *session) serveCommand(ctx context.Context) bool {
 	s.reads, s.deadline = readCommand, time.Now().Add(s.srv.cfg.Timeouts.Command)
-	line, err := s.in.line(s.srv.cfg.Limits.CommandLine)
+	line, err := s.in.line(s.lineLimit())
 	if stopping := s.awake(); stopping {
 		return s.end(serverReply{421, "4.3.2", "service is shutting down"})
 	}
@@ -163,6 +183,9 @@ func (s *session) serveCommand(ctx context.Context) bool {
 func (s *session) dispatch(ctx context.Context, cmd command) bool {
 	wary := s.wary
 	s.wary = false
+	if s.needsTLS(cmd.verb) { // RFC 3207 section 4
+		return s.refuse(serverReply{530, "5.7.0", "use STARTTLS first"})
+	}
 	switch cmd.verb {
 	case "HELO", "EHLO", "LHLO":
 		return s.hello(cmd)
@@ -174,8 +197,10 @@ func (s *session) dispatch(ctx context.Context, cmd command) bool {
 		return s.rcpt(ctx, cmd)
 	case "DATA":
 		return s.data(ctx, cmd)
+	case "BDAT":
+		return s.bdat(ctx, cmd)
 	case "RSET":
-		s.env = nil
+		s.reset()
 		return s.reply(serverReply{250, "2.0.0", "reset"})
 	case "NOOP":
 		return s.reply(serverReply{250, "2.0.0", "ok"})
@@ -185,11 +210,18 @@ func (s *session) dispatch(ctx context.Context, cmd command) bool {
 		return s.reply(serverReply{214, "2.0.0", "see RFC 5321"})
 	case "QUIT":
 		return s.end(serverReply{221, "2.0.0", "bye"})
-	case "EXPN", "SEND", "SOML", "SAML", "TURN", "ETRN", "AUTH":
+	case "EXPN", "SEND", "SOML", "SAML", "TURN", "ETRN":
 		return s.refuse(serverReply{502, "5.5.1", "command is not implemented"})
+	case "AUTH":
+		return s.auth(ctx, cmd)
 	}
-	if wary || cmd.verb == "BDAT" { // which has content right behind it
+	switch {
+	case wary:
 		return s.violation(serverReply{421, "4.7.0", "content without a 354"})
+	case cmd.verb == "XCLIENT" && s.trust.xclient:
+		return s.xclient(cmd)
+	case cmd.verb == "XFORWARD" && s.trust.xforward:
+		return s.xforward(cmd)
 	}
 	return s.refuse(serverReply{500, "5.5.1", "unknown command"})
 }
@@ -217,6 +249,7 @@ func (s *session) end(r serverReply) bool {
 // violation ends the session of a client that cannot be trusted to go on, and
 // lets it read why.
 func (s *session) violation(r serverReply) bool {
+	s.srv.counts.brokenOff.Add(1)
 	s.srv.cfg.Log.Info("smtp session broken off", "remote", s.remote(), "status", r.status, "text", r.text)
 	s.reply(r)
 	return s.breakOff()
@@ -254,6 +287,7 @@ func (s *session) breakOff() bool {
 }
 
 func (s *session) close() {
+	s.reset()
 	if s.stream != s.conn {
 		s.stream.SetWriteDeadline(time.Now().Add(time.Second))
 		s.stream.Close() // with TLS's own good-bye
@@ -262,31 +296,11 @@ func (s *session) close() {
 }
 
 // remote is the client's address for logs and the trace.
-func (s *session) remote() string {
-	if s.client.Addr.IsValid() {
-		return s.client.Addr.String()
+func (s *session) remote() string { return remoteText(s.client.Addr) }
+
+func remoteText(addr netip.AddrPort) string {
+	if addr.IsValid() {
+		return addr.String()
 	}
 	return "local"
-}
-
-// handshake starts TLS. After a failed one there is no session left: going on
-// in plain text is what an attacker in between wants.
-func (s *session) handshake(ctx context.Context) bool {
-	defer s.awake()
-	conn := tls.Server(s.conn, s.srv.cfg.TLS)
-	ctx, cancel := context.WithTimeout(ctx, s.srv.cfg.Timeouts.Command)
-	defer cancel()
-	s.conn.SetDeadline(time.Now().Add(s.srv.cfg.Timeouts.Command))
-	if !s.rest() {
-		return false
-	}
-	if err := conn.HandshakeContext(ctx); err != nil {
-		s.srv.cfg.Log.Info("smtp tls handshake failed", "remote", s.remote(), "err", err)
-		return false
-	}
-	s.conn.SetDeadline(time.Time{})
-	s.use(conn)
-	state := conn.ConnectionState()
-	s.client.TLS = strings.ReplaceAll(tls.VersionName(state.Version), " ", "") + " " + tls.CipherSuiteName(state.CipherSuite)
-	return true
 }

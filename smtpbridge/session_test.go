@@ -4,8 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"mailxmppd/mail"
 )
@@ -46,7 +50,7 @@ func TestDialogues(t *testing.T) {
 		{"SIZE within the limit", hello, []string{"> MAIL FROM:<a@b.example> SIZE=1000000", "< 250"}, 0},
 		{"SIZE beyond the limit", hello, []string{"> MAIL FROM:<a@b.example> SIZE=1000001", "< 552 5.3.4", "> MAIL FROM:<a@b.example> SIZE=99999999999999999999", "< 552 5.3.4"}, 0},
 		{"SIZE not a number", hello, []string{"> MAIL FROM:<a@b.example> SIZE=-1", "< 501 5.5.4", "> MAIL FROM:<a@b.example> SIZE", "< 501", "> MAIL FROM:<a@b.example> SIZE=100000000000000000000", "< 501"}, 0},
-		{"BODY", hello, []string{"> MAIL FROM:<a@b.example> body=8bitmime", "< 250", "> RSET", "< 250", "> MAIL FROM:<a@b.example> BODY=BINARYMIME", "< 501"}, 0},
+		{"BODY", hello, []string{"> MAIL FROM:<a@b.example> body=8bitmime", "< 250", "> RSET", "< 250", "> MAIL FROM:<a@b.example> BODY=BINARYMIME", "< 501", "> MAIL FROM:<a@b.example> BODY=7BITS", "< 501"}, 0},
 		{"unknown parameters", hello, []string{"> MAIL FROM:<a@b.example> REQUIRETLS", "< 555 5.5.4", "> MAIL FROM:<a@b.example> MT-PRIORITY=3", "< 555", "> MAIL FROM:<a@b.example> AUTH=<>", "< 555", "> MAIL FROM:<a@b.example>", "< 250", "> RCPT TO:<r@ours.example> SIZE=3", "< 555"}, 0},
 		{"malformed parameters", hello, []string{"> MAIL FROM:<a@b.example> =x", "< 501", "> MAIL FROM:<a@b.example> A=b=c", "< 501", "> MAIL FROM:<a@b.example> SIZE=", "< 501", "> MAIL FROM:<a@b.example>SIZE=1", "< 501", "> MAIL FROM:<a@b.example> SIZE=1 SIZE=2", "< 501"}, 0},
 		{"bad DSN parameters", begin, []string{"> RCPT TO:<r@ours.example> NOTIFY=NEVER,FAILURE", "< 501", "> RCPT TO:<r@ours.example> NOTIFY", "< 501", "> RCPT TO:<r@ours.example> ORCPT=rfc822", "< 501", "> RCPT TO:<r@ours.example> ORCPT=rfc822;a+0D+0Ab", "< 501", "> RCPT TO:<r@ours.example> ORCPT=rfc822;a+2b", "< 501"}, 0},
@@ -75,12 +79,14 @@ func TestDialogues(t *testing.T) {
 		{"hostile: long command", nil, []string{"> NOOP " + strings.Repeat("x", 2042), "< 500 5.5.2 command line is too long", "< EOF"}, 0},
 		{"longest command", nil, []string{"> NOOP " + strings.Repeat("x", 2041), "< 250"}, 0},
 		{"empty command", nil, []string{"> ", "< 500 5.5.2", "> NOOP", "< 250"}, 0},
+		{"hostile: PROXY header of somebody", nil, []string{"> PROXY TCP4 192.0.2.1 192.0.2.2 1 25", "< 421 4.7.0 this is not SMTP", "< EOF"}, 0},
+		{"hostile: PROXY header version 2 of somebody", nil, []string{`>"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c"`, "< 500", "< 500", "< 500", "< 500 5.5.2 bare", "< EOF"}, 0},
+		{"neighbours' commands of somebody", hello, []string{"> XCLIENT ADDR=192.0.2.1", "< 500 5.5.1", "> XFORWARD ADDR=192.0.2.1", "< 500 5.5.1"}, 0},
 		{"hostile: web request", nil, []string{"> POST / HTTP/1.1", "< 421 4.7.0 this is not SMTP", "< EOF"}, 0},
 		{"hostile: content after a refused DATA, at once", begin, []string{`>"DATA\r\nNOOP\r\n"`, "< 421 4.7.0 content without", "< EOF"}, 0},
 		{"hostile: content after a refused DATA, later", begin, []string{"> DATA", "< 554", "> dear friend", "< 421 4.7.0 content without", "< EOF"}, 0},
 		{"hostile: octets after a refused DATA", begin, []string{"> DATA", "< 554", `>"\x01\r\n"`, "< 421 4.7.0 content without", "< EOF"}, 0},
 		{"hostile: header after a refused DATA", begin, []string{"> DATA", "< 554", "> Subject: x", "< 421 4.7.0", "< EOF"}, 0},
-		{"hostile: BDAT", begin, []string{"> RCPT TO:<r@ours.example>", "< 250", `>"BDAT 6 LAST\r\nNOOP\r\n"`, "< 421 4.7.0 content without", "< EOF"}, 0},
 		{"a client that vanishes", begin, []string{"> RCPT TO:<r@ours.example>", "< 250", "> DATA", "< 354", "> half a message"}, 0},
 	}
 	for _, test := range tests {
@@ -167,27 +173,60 @@ func TestExtensionsOffered(t *testing.T) {
 		change func(*ServerConfig)
 		want   []string
 	}{
-		{"plain", nil, []string{"PIPELINING", "SIZE 52428800", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES"}},
-		{"64-bit size", func(c *ServerConfig) { c.Limits.MaxSize = 1 << 40 }, []string{"PIPELINING", "SIZE 1099511627776", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES"}},
-		{"with TLS to be had", func(c *ServerConfig) { c.TLS = tlsConfig }, []string{"PIPELINING", "SIZE 52428800", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES", "STARTTLS"}},
+		{"plain", nil, nil},
+		{"64-bit size", func(c *ServerConfig) { c.Limits.MaxSize = 1 << 40 }, []string{"SIZE 1099511627776"}},
+		{"recipients", func(c *ServerConfig) { c.Limits.Recipients = 7 }, []string{"LIMITS RCPTMAX=7"}},
+		{"with TLS to be had", func(c *ServerConfig) { c.TLS = tlsConfig }, []string{"STARTTLS"}},
+		{"REQUIRETLS not without TLS", func(c *ServerConfig) { c.Extensions.RequireTLS = true }, nil},
+		{"the default", func(c *ServerConfig) { c.Extensions = DefaultExtensions() }, []string{"BINARYMIME", "DELIVERBY", "MT-PRIORITY"}},
+		{"a shortest time", func(c *ServerConfig) {
+			c.Extensions = ServerExtensions{DeliverBy: true, MinDeliver: time.Minute}
+		}, []string{"DELIVERBY 60"}},
+		{"to a neighbour", func(c *ServerConfig) { c.XClient, c.XForward = loopback, loopback }, []string{xclientKeyword, xforwardKeyword}},
+		{"to another neighbour", func(c *ServerConfig) { c.XClient, c.XForward = elsewhere, elsewhere }, nil},
+		{"submission without TLS", func(c *ServerConfig) { *c = submission(*c, tlsConfig) }, []string{"STARTTLS"}},
 	}
+	base := []string{"PIPELINING", "SIZE 52428800", "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES", "CHUNKING", "LIMITS RCPTMAX=1000"}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			_, addr := startServer(t, &recorder{}, test.change)
-			d := dial(t, addr)
-			d.play("< 220", "> EHLO h", "< 250-mx.ours.example")
-			for i, want := range test.want {
-				separator := "-"
-				if i == len(test.want)-1 {
-					separator = " "
-				}
-				if got := d.expect("250" + separator); got[4:] != want+"\r\n" {
-					t.Errorf("extension %q, want %q", got, want)
-				}
+			want := map[string]bool{}
+			for _, line := range append(slices.Clone(base), test.want...) {
+				word, _, _ := strings.Cut(line, " ")
+				maps.DeleteFunc(want, func(other string, _ bool) bool { return strings.HasPrefix(other, word+" ") })
+				want[line] = true
+			}
+			if got := dial(t, addr).extensions(); !maps.Equal(got, want) {
+				t.Errorf("offers %v\n  want %v", got, want)
 			}
 		})
 	}
 }
+
+// extensions greets and returns what is offered.
+func (d *dialogue) extensions() map[string]bool {
+	d.t.Helper()
+	d.play("< 220")
+	return d.hello()
+}
+
+func (d *dialogue) hello() map[string]bool {
+	d.t.Helper()
+	d.play("> EHLO h", "< 250-mx.ours.example")
+	got := map[string]bool{}
+	for {
+		line := d.expect("250")
+		got[strings.TrimSpace(line[4:])] = true
+		if line[3] == ' ' {
+			return got
+		}
+	}
+}
+
+var (
+	loopback  = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	elsewhere = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")}
+)
 
 // verdictPerRecipient refuses "full" for now.
 func verdictPerRecipient(_ context.Context, m *mail.Message) []mail.Verdict {

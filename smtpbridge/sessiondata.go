@@ -3,9 +3,7 @@ package smtpbridge
 import (
 	"context"
 	"errors"
-	"io"
 	"os"
-	"syscall"
 	"time"
 
 	"mailxmppd/mail"
@@ -28,55 +26,69 @@ func (s *session) data(ctx context.Context, cmd command) bool {
 	if s.out.flush() != nil {
 		return false
 	}
-	env := *s.env
-	s.env = nil
-	content := mail.NewBuffer(s.srv.cfg.TempDir)
-	defer content.Close()
-	err := s.receive(content)
+	in := s.newIntake(*s.env)
+	defer in.close()
+	defer s.reset()
+	err := s.receive(in)
+	if err == nil {
+		err = in.finish()
+	}
 	if refused, ok := errors.AsType[*refusedContent](err); ok {
-		return s.replyAll(env, refused.reply)
+		return s.replyAll(in.env, refused.reply)
 	}
 	if err != nil {
-		return s.contentLost(env, err)
+		return s.contentLost(in.env, err)
 	}
-	m := &mail.Message{Envelope: env, Content: content, Facts: content.Facts(), Origin: s.origin()}
-	return s.handOver(ctx, m)
+	return s.handOver(ctx, s.message(in))
 }
 
 func (s *session) dataRefusal(cmd command) *serverReply {
 	switch {
+	case s.intake != nil: // RFC 3030 section 2: not both in one transaction
+		return &serverReply{503, "5.5.1", "DATA after BDAT"}
 	case s.env == nil:
 		return &serverReply{503, "5.5.1", "no MAIL before DATA"}
-	case len(s.env.Recipients) == 0 && s.client.LMTP: // RFC 2033 section 4.2
-		return &serverReply{503, "5.5.1", "no valid recipients"}
+	case s.env.Body == mail.BodyBinaryMIME: // RFC 3030 section 3
+		return &serverReply{503, "5.5.1", "BODY=BINARYMIME needs BDAT"}
 	case len(s.env.Recipients) == 0:
-		return &serverReply{554, "5.5.1", "no valid recipients"}
+		return s.noRecipients()
 	case cmd.arg != "":
 		return &serverReply{501, "5.5.4", "DATA takes no argument"}
 	}
 	return nil
 }
 
+func (s *session) noRecipients() *serverReply {
+	if s.client.LMTP { // RFC 2033 section 4.2
+		return &serverReply{503, "5.5.1", "no valid recipients"}
+	}
+	return &serverReply{554, "5.5.1", "no valid recipients"}
+}
+
 // receive takes in the content; its errors are those of dotReader.WriteTo.
-func (s *session) receive(content io.Writer) error {
-	t := s.srv.cfg.Timeouts
+func (s *session) receive(in *intake) error {
+	defer s.enlarge()()
+	s.reads, s.deadline = readContent, time.Now().Add(s.srv.cfg.Timeouts.DataStart)
+	if _, err := s.in.block(); err != nil {
+		return err
+	}
+	s.deadline = in.deadline
+	_, err := newDotReader(s.in, s.srv.cfg.Limits, s.repairs(in.env)).WriteTo(in.sink)
+	return err
+}
+
+// enlarge gives the session a large input buffer, and returns what takes it
+// back. Commands after the content may fill more than the small buffer; the
+// session then keeps the large one until the next message.
+func (s *session) enlarge() func() {
 	large := s.srv.large.Get().(*[]byte)
 	small := s.in.resize(*large)
-	defer func() {
-		// Commands after the content may fill more than the small buffer; the
-		// session then keeps the large one until the next message.
+	return func() {
 		if s.in.buffered() <= len(small) {
 			s.in.resize(small)
 			s.srv.large.Put(large)
 		}
-	}()
-	s.reads, s.deadline = readContent, time.Now().Add(t.DataStart)
-	if _, err := s.in.block(); err != nil {
-		return err
 	}
-	s.deadline = time.Now().Add(t.DataTotal)
-	_, err := newDotReader(s.in, s.srv.cfg.Limits).WriteTo(content)
-	return err
 }
 
 // contentLost ends the session after content without an end: whatever comes
@@ -85,24 +97,13 @@ func (s *session) contentLost(env mail.Envelope, err error) bool {
 	switch {
 	case errors.Is(err, errEndless):
 		// Not 421, after which the client would come with the same again.
-		s.replyAll(env, serverReply{552, "5.3.4", "message is too large"})
+		s.replyAll(env, tooLarge())
 		return s.breakOff()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return s.violation(serverReply{421, "4.4.2", "waited too long for the message"})
 	}
 	s.srv.cfg.Log.Info("smtp connection lost in content", "remote", s.remote(), "err", err)
 	return false
-}
-
-func (s *session) origin() mail.Origin {
-	transport := "smtp"
-	if s.client.LMTP {
-		transport = "lmtp"
-	}
-	return mail.Origin{
-		Transport: transport, Remote: s.remote(), Helo: s.client.Helo, User: s.client.User,
-		TLS: s.client.TLS, Received: time.Now(),
-	}
 }
 
 // handOver gives the message to the Handler (gateway's Accept, the next hop)
@@ -124,7 +125,7 @@ func (s *session) handOver(ctx context.Context, m *mail.Message) bool {
 		if v.Failure != nil {
 			reply = failureReply(v.Failure)
 		} else {
-			s.commands, s.errors, s.unknown = 0, 0, 0
+			s.commands, s.errors, s.unknown, s.discarded = 0, 0, 0, 0
 		}
 		if !s.reply(reply) {
 			return false
@@ -142,12 +143,4 @@ func (s *session) replyAll(env mail.Envelope, r serverReply) bool {
 		ok = s.reply(r)
 	}
 	return ok
-}
-
-// sinkReply is the reply for content that could not be kept.
-func sinkReply(err error) serverReply {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return serverReply{452, "4.3.1", "no space left, try again later"}
-	}
-	return serverReply{451, "4.3.0", "temporary local problem"}
 }

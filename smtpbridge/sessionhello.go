@@ -1,7 +1,6 @@
 package smtpbridge
 
 import (
-	"context"
 	"strconv"
 	"strings"
 )
@@ -18,11 +17,11 @@ func (s *session) hello(cmd command) bool {
 	if cmd.arg == "" || len(cmd.arg) > maxHello {
 		return s.refuse(serverReply{501, "5.5.4", "syntax: " + cmd.verb + " hostname"})
 	}
-	s.env = nil // RFC 5321 section 4.1.4: as RSET
+	s.reset() // RFC 5321 section 4.1.4
 	s.greeted = true
-	s.client.Helo = cleanHello(cmd.arg)
-	s.client.ESMTP = cmd.verb != "HELO"
-	if !s.client.ESMTP {
+	s.client.Helo, s.client.ESMTP = cleanHello(cmd.arg), cmd.verb != "HELO"
+	s.told.applyTo(&s.client)
+	if cmd.verb == "HELO" {
 		return s.reply(serverReply{250, "", s.srv.cfg.Hostname})
 	}
 	return s.out.writeLines(250, append([]string{s.srv.cfg.Hostname}, s.extensions()...)) == nil
@@ -37,7 +36,14 @@ func (s *session) extensions() []string {
 		"SMTPUTF8",            // RFC 6531
 		"DSN",                 // RFC 3461
 		"ENHANCEDSTATUSCODES", // RFC 2034
+		"CHUNKING",            // RFC 3030
+		"LIMITS RCPTMAX=" + strconv.Itoa(s.srv.cfg.Limits.Recipients), // RFC 9422
 	}
+	list = append(list, s.offered().keywords()...)
+	if mechanisms := s.mechanisms(); len(mechanisms) > 0 {
+		list = append(list, "AUTH "+strings.Join(mechanisms, " ")) // RFC 4954
+	}
+	list = append(list, s.trust.keywords()...)
 	if s.tlsOffered() {
 		list = append(list, "STARTTLS") // RFC 3207
 	}
@@ -45,8 +51,6 @@ func (s *session) extensions() []string {
 }
 
 func (s *session) maxSize() string { return strconv.FormatInt(s.srv.cfg.Limits.MaxSize, 10) }
-
-func (s *session) tlsOffered() bool { return s.srv.cfg.TLS != nil && s.client.TLS == "" }
 
 // cleanHello keeps of a client's name for itself what cannot do harm in a
 // Received field or a log. The name proves nothing, so that nobody is refused
@@ -59,25 +63,4 @@ func cleanHello(s string) string {
 		}
 		return '?'
 	}, s)
-}
-
-// startTLS: RFC 3207. What the client said so far came in the clear, and may
-// have been said by somebody else: it is forgotten (section 4.2). What already
-// follows the command in the input was certainly not sent over TLS, and must
-// not be taken for it.
-func (s *session) startTLS(ctx context.Context, cmd command) bool {
-	switch {
-	case !s.tlsOffered():
-		return s.refuse(serverReply{502, "5.5.1", "STARTTLS is not offered"})
-	case cmd.arg != "":
-		return s.refuse(serverReply{501, "5.5.4", "STARTTLS takes no argument"})
-	case s.in.buffered() > 0:
-		return s.violation(serverReply{421, "4.7.0", "commands after STARTTLS without TLS"})
-	}
-	s.reply(serverReply{220, "2.0.0", "go ahead"})
-	if s.out.flush() != nil || !s.handshake(ctx) {
-		return false
-	}
-	s.greeted, s.env, s.client.Helo, s.client.ESMTP = false, nil, "", false
-	return true
 }

@@ -14,17 +14,24 @@ func (s *session) mail(ctx context.Context, cmd command) bool {
 		return s.refuse(serverReply{503, "5.5.1", "say hello first"})
 	case s.env != nil:
 		return s.refuse(serverReply{503, "5.5.1", "nested MAIL"})
+	case s.srv.cfg.Kind == KindSubmission && s.client.User == "": // RFC 6409 section 4.3
+		return s.refuse(serverReply{530, "5.7.0", "authenticate first"})
 	}
 	path, refusal := parsePathArg("FROM:", cmd.arg)
 	if refusal != nil {
 		return s.refuse(*refusal)
 	}
 	env := mail.Envelope{Sender: path.address}
-	if refusal := mailParams(&env, path.params, s.srv.cfg.Limits); refusal != nil {
+	if refusal := mailParams(&env, path.params, s.offered()); refusal != nil {
 		return s.refuse(*refusal)
 	}
 	if !path.ascii && !env.SMTPUTF8 {
 		return s.refuse(needsUTF8())
+	}
+	if refusal := s.srv.rates.message(s.client); refusal != nil {
+		s.srv.counts.rateLimited.Add(1)
+		s.srv.cfg.Log.Info("smtp message rate exceeded", "remote", s.remote(), "user", s.client.User)
+		return s.refuse(*refusal)
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.srv.cfg.Timeouts.Check)
 	defer cancel()
@@ -39,6 +46,9 @@ func (s *session) mail(ctx context.Context, cmd command) bool {
 func (s *session) rcpt(ctx context.Context, cmd command) bool {
 	if s.env == nil {
 		return s.refuse(serverReply{503, "5.5.1", "no MAIL before RCPT"})
+	}
+	if s.intake != nil { // RFC 3030 section 2: the chunks are for those there are
+		return s.refuse(serverReply{503, "5.5.1", "RCPT after BDAT"})
 	}
 	if len(s.env.Recipients) >= s.srv.cfg.Limits.Recipients {
 		// Section 4.5.3.1.10: the client sends the rest in another transaction.

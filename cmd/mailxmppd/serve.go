@@ -15,8 +15,6 @@ import (
 	"mailxmppd/config"
 	"mailxmppd/gateway"
 	"mailxmppd/smtpbridge"
-	"mailxmppd/xmpp/peers"
-	"mailxmppd/xmpp/stream"
 )
 
 // How long each step of an ordered stop may take.
@@ -40,8 +38,8 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 		return err
 	}
 	defer p.client.Close()
-	defer p.directory.Close()
 	if err := p.listen(cfg); err != nil {
+		p.xmpp.directory.Close()
 		return err
 	}
 	log.Info("started", "domains", len(cfg.Domains), "version", readBuild().Version)
@@ -54,12 +52,17 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 type parts struct {
 	certificates *certificates
 	client       *smtpbridge.Client
-	streams      *stream.Manager
-	directory    *peers.Directory
+	xmpp         *xmppSide
 	gateway      *gateway.Gateway
-	smtp         []service // one for each SMTP and LMTP listener
-	xmpp         []net.Listener
+	smtp         []service        // one for each SMTP and LMTP listener
+	streams      []streamListener // for peers
 	admin        *service
+}
+
+// streamListener is a socket on which peers open streams.
+type streamListener struct {
+	net.Listener
+	serve func(ctx context.Context, ln net.Listener) error
 }
 
 // service is a server with the listener that it serves.
@@ -84,12 +87,20 @@ func (p *parts) listen(cfg *config.Config) (err error) {
 			return fmt.Errorf("%s listener: %w", l.Kind, err)
 		}
 	}
-	for _, addr := range cfg.XMPP.Listen {
-		ln, err := net.Listen("tcp", addr)
-		if err != nil {
-			return fmt.Errorf("xmpp listener: %w", err)
+	for _, l := range []struct {
+		addrs []string
+		serve func(context.Context, net.Listener) error
+	}{
+		{cfg.XMPP.Listen, p.xmpp.streams.Serve},
+		{cfg.XMPP.ListenStartTLS, p.xmpp.streams.ServeStartTLS},
+	} {
+		for _, addr := range l.addrs {
+			ln, err := net.Listen("tcp", addr)
+			if err != nil {
+				return fmt.Errorf("xmpp listener: %w", err)
+			}
+			p.streams = append(p.streams, streamListener{ln, l.serve})
 		}
-		p.xmpp = append(p.xmpp, ln)
 	}
 	if p.admin != nil {
 		if p.admin.listener, err = admin.Listen(cfg.Admin.Socket); err != nil {
@@ -100,7 +111,7 @@ func (p *parts) listen(cfg *config.Config) (err error) {
 }
 
 func (p *parts) closeListeners() {
-	for _, ln := range p.xmpp {
+	for _, ln := range p.streams {
 		ln.Close()
 	}
 	for _, s := range p.services() {
@@ -129,8 +140,8 @@ func (p *parts) run(ctx context.Context) error {
 	for _, s := range p.services() {
 		servers.Go(func() error { return s.server.Serve(s.listener) })
 	}
-	for _, ln := range p.xmpp {
-		servers.Go(func() error { return p.streams.Serve(streamCtx, ln) })
+	for _, ln := range p.streams {
+		servers.Go(func() error { return ln.serve(streamCtx, ln.Listener) })
 	}
 	servers.Go(func() error { p.certificates.watch(ctx); return nil })
 	delivering, stopDelivering := context.WithCancel(context.WithoutCancel(ctx))
@@ -145,9 +156,10 @@ func (p *parts) run(ctx context.Context) error {
 	p.stopIntake()
 	stopDelivering()
 	<-delivered
+	p.xmpp.directory.Close()
 	stop, cancel := context.WithTimeout(context.Background(), streamGrace)
 	defer cancel()
-	p.streams.Shutdown(stop)
+	p.xmpp.streams.Shutdown(stop)
 	endStreams()
 	return servers.Wait()
 }

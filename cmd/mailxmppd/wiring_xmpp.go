@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"log/slog"
+	"slices"
+	"time"
+
+	"mailxmppd/config"
+	"mailxmppd/dns"
+	"mailxmppd/gateway"
+	"mailxmppd/store"
+	"mailxmppd/xmpp/peers"
+	"mailxmppd/xmpp/stream"
+	"mailxmppd/xmpp/transfer"
+)
+
+// openTransfers is how long an open transfer without progress is kept, and
+// dialTimeout how long one address of a peer may take to connect: less than
+// the time that discovery has for all of them.
+const (
+	openTransfers = 24 * time.Hour
+	dialTimeout   = 3 * time.Second
+)
+
+// xmppSide is everything that speaks XMPP.
+type xmppSide struct {
+	streams   *stream.Manager
+	directory *peers.Directory
+	sender    *transfer.Sender
+	takes     transfer.Capabilities
+	transfers *transfer.Server // made by receiveFor
+	gateway   *gateway.Gateway // set by receiveFor
+}
+
+// newXMPP makes the sending half. Streams and gateway need each other: the
+// streams hand requests up to the transfers' server and through it to the
+// gateway, which sends through the streams. receiveFor closes the circle,
+// before anything is served.
+func newXMPP(cfg *config.Config, st store.Store, resolver *dns.Resolver, roots *x509.CertPool, certs *certificates, log *slog.Logger) (*xmppSide, error) {
+	x := &xmppSide{takes: capabilities(cfg)}
+	disco, err := x.takes.DiscoInfo()
+	if err != nil {
+		return nil, err
+	}
+	x.streams = stream.NewManager(stream.Config{
+		Certificate: certs.of, Roots: roots,
+		MaxStreams: cfg.XMPP.MaxStreams, MaxPerAddress: cfg.XMPP.PerAddress, DialTimeout: dialTimeout,
+		IdleClose: cfg.XMPP.IdleClose.Duration, RequestTimeout: cfg.XMPP.RequestTimeout.Duration,
+		Targets: func(ctx context.Context, local, remote string) ([]stream.Target, error) {
+			return x.directory.ServerTargets(ctx, local, remote)
+		},
+		Handle: func(ctx context.Context, l *stream.Link, iq *stream.IQ) stream.Reply {
+			return x.transfers.Handle(ctx, l, iq)
+		},
+		DiscoInfo: func(string, string) []byte { return disco },
+		Up: func(local, remote string) {
+			x.directory.Seen(local, remote)
+			go x.gateway.PeerUp(local, remote) // asks the store; Up must not wait for it
+		},
+		Version: readBuild().Version, Log: log,
+	})
+	x.directory = peers.NewDirectory(peers.Config{
+		Peers: configuredPeers(cfg), DNS: resolver, Streams: peers.Over(x.streams), Store: st, Roots: roots, Log: log,
+	})
+	x.sender = transfer.NewSender(transfer.SenderConfig{
+		Links: x.directory, MaxInline: int(cfg.XMPP.MaxInline), Chunk: int(cfg.XMPP.Chunk), Window: cfg.XMPP.Window,
+		RequestTimeout: cfg.XMPP.RequestTimeout.Duration, Log: log,
+	})
+	return x, nil
+}
+
+// receiveFor makes the receiving half, which hands what peers send to g.
+func (x *xmppSide) receiveFor(g *gateway.Gateway, st store.Store, log *slog.Logger) {
+	x.gateway = g
+	x.transfers = transfer.NewServer(transfer.ServerConfig{Receiver: g, Transfers: st, Capabilities: x.takes, Log: log})
+}
+
+// capabilities are what we announce to peers and keep.
+func capabilities(cfg *config.Config) transfer.Capabilities {
+	c := transfer.Announced()
+	c.MaxMessage, c.MaxInline = int64(cfg.XMPP.MaxMessage), int(cfg.XMPP.MaxInline)
+	c.MaxChunk, c.Window = int(cfg.XMPP.Chunk), cfg.XMPP.Window
+	c.Retain, c.MaxRecipients = cfg.XMPP.Retain.Duration, cfg.Limits.MaxRecipients
+	c.Policy, c.MaxAge, c.Sends = cfg.XMPP.Policy, cfg.XMPP.PolicyMaxAge.Duration, cfg.XMPP.Sends
+	if cfg.XMPP.RequireTLS {
+		c.Extensions = append(slices.Clone(c.Extensions), transfer.ExtRequireTLS)
+	}
+	return c
+}
+
+func configuredPeers(cfg *config.Config) []peers.Configured {
+	var out []peers.Configured
+	for _, p := range cfg.Peers {
+		out = append(out, peers.Configured{Domain: p.Domain, Addrs: p.Address, Policy: peers.Policy(p.Policy)})
+	}
+	return out
+}

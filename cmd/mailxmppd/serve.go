@@ -40,6 +40,7 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 	defer p.client.Close()
 	if err := p.listen(cfg); err != nil {
 		p.xmpp.directory.Close()
+		p.xmpp.prover.Close()
 		return err
 	}
 	log.Info("started", "domains", len(cfg.Domains), "version", readBuild().Version)
@@ -160,6 +161,7 @@ func (p *parts) run(ctx context.Context) error {
 	stop, cancel := context.WithTimeout(context.Background(), streamGrace)
 	defer cancel()
 	p.xmpp.streams.Shutdown(stop)
+	p.xmpp.prover.Close()
 	endStreams()
 	return servers.Wait()
 }

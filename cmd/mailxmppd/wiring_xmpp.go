@@ -12,6 +12,7 @@ import (
 	"mailxmppd/gateway"
 	"mailxmppd/store"
 	"mailxmppd/xmpp/peers"
+	"mailxmppd/xmpp/proof"
 	"mailxmppd/xmpp/stream"
 	"mailxmppd/xmpp/transfer"
 )
@@ -26,6 +27,7 @@ const (
 
 // xmppSide is everything that speaks XMPP.
 type xmppSide struct {
+	prover    *proof.Prover
 	streams   *stream.Manager
 	directory *peers.Directory
 	sender    *transfer.Sender
@@ -40,12 +42,17 @@ type xmppSide struct {
 // before anything is served.
 func newXMPP(cfg *config.Config, st store.Store, resolver *dns.Resolver, roots *x509.CertPool, certs *certificates, log *slog.Logger) (*xmppSide, error) {
 	x := &xmppSide{takes: capabilities(cfg)}
+	prover, err := newProver(cfg, resolver, roots, log)
+	if err != nil {
+		return nil, err
+	}
+	x.prover = prover
 	disco, err := x.takes.DiscoInfo()
 	if err != nil {
 		return nil, err
 	}
 	x.streams = stream.NewManager(stream.Config{
-		Certificate: certs.of, Roots: roots,
+		Certificate: certs.of, Roots: roots, Prove: prover.Prove,
 		MaxStreams: cfg.XMPP.MaxStreams, MaxPerAddress: cfg.XMPP.PerAddress, DialTimeout: dialTimeout,
 		IdleClose: cfg.XMPP.IdleClose.Duration, RequestTimeout: cfg.XMPP.RequestTimeout.Duration,
 		Targets: func(ctx context.Context, local, remote string) ([]stream.Target, error) {
@@ -75,6 +82,26 @@ func newXMPP(cfg *config.Config, st store.Store, resolver *dns.Resolver, roots *
 func (x *xmppSide) receiveFor(g *gateway.Gateway, st store.Store, log *slog.Logger) {
 	x.gateway = g
 	x.transfers = transfer.NewServer(transfer.ServerConfig{Receiver: g, Transfers: st, Capabilities: x.takes, Log: log})
+}
+
+// newProver makes what judges peers' certificates. DANE counts only where the
+// operator says that the resolver validates.
+func newProver(cfg *config.Config, resolver *dns.Resolver, roots *x509.CertPool, log *slog.Logger) (*proof.Prover, error) {
+	known := map[string]proof.Peer{}
+	for _, p := range cfg.Peers {
+		peer := proof.Peer{Addrs: p.Address}
+		for _, s := range p.Pins {
+			pin, err := proof.ParsePin(s)
+			if err != nil {
+				return nil, err
+			}
+			peer.Pins = append(peer.Pins, pin)
+		}
+		known[p.Domain] = peer
+	}
+	return proof.New(proof.Config{
+		DNS: resolver, DANE: cfg.DNS.Validating, POSH: cfg.XMPP.POSH, Roots: roots, Peers: known, Log: log,
+	})
 }
 
 // capabilities are what we announce to peers and keep.

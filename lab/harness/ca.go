@@ -48,6 +48,11 @@ func NewCA(dir string) (*CA, error) {
 // Issue makes a serverAuth certificate for names (domains or IP addresses) and
 // returns the paths of certificate and key.
 func (ca *CA) Issue(names ...string) (certFile, keyFile string, err error) {
+	return ca.IssueFor([]x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, names...)
+}
+
+// IssueFor is Issue with other extended key usages.
+func (ca *CA) IssueFor(usages []x509.ExtKeyUsage, names ...string) (certFile, keyFile string, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return "", "", err
@@ -57,7 +62,7 @@ func (ca *CA) Issue(names ...string) (certFile, keyFile string, err error) {
 		Subject:      pkix.Name{CommonName: names[0]},
 		NotBefore:    time.Now().Add(-time.Hour),
 		NotAfter:     time.Now().Add(24 * time.Hour),
-		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		ExtKeyUsage:  usages,
 	}
 	for _, n := range names {
 		if ip := net.ParseIP(n); ip != nil {

@@ -1,7 +1,11 @@
 package dns
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"crypto/sha512"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 
@@ -15,6 +19,30 @@ type TLSA struct {
 	Selector uint8  // 0 the certificate, 1 its public key
 	Matching uint8  // 0 the data itself, 1 its SHA-256, 2 its SHA-512
 	Data     []byte // as the record has it, whatever its length
+}
+
+// Matches compares a certificate with a record (RFC 6698 section 2.1). A
+// selector or matching type that is not known matches nothing.
+func (t TLSA) Matches(c *x509.Certificate) bool {
+	data := c.Raw
+	switch t.Selector {
+	case 0:
+	case 1:
+		data = c.RawSubjectPublicKeyInfo
+	default:
+		return false
+	}
+	switch t.Matching {
+	case 0:
+		return bytes.Equal(data, t.Data)
+	case 1:
+		sum := sha256.Sum256(data)
+		return bytes.Equal(sum[:], t.Data)
+	case 2:
+		sum := sha512.Sum512(data)
+		return bytes.Equal(sum[:], t.Data)
+	}
+	return false
 }
 
 // maxTLSAData bounds what is kept of one record: the largest certificates in

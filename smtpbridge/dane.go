@@ -1,7 +1,6 @@
 package smtpbridge
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -126,23 +125,6 @@ func usable(r dns.TLSA) bool {
 	return false
 }
 
-// tlsaMatches compares a certificate with a record (RFC 6698 section 2.1).
-func tlsaMatches(r dns.TLSA, cert *x509.Certificate) bool {
-	data := cert.Raw
-	if r.Selector == selectorSPKI {
-		data = cert.RawSubjectPublicKeyInfo
-	}
-	switch r.Matching {
-	case matchSHA256:
-		sum := sha256.Sum256(data)
-		return bytes.Equal(sum[:], r.Data)
-	case matchSHA512:
-		sum := sha512.Sum512(data)
-		return bytes.Equal(sum[:], r.Data)
-	}
-	return bytes.Equal(data, r.Data)
-}
-
 // verifyDANE checks what a host showed against its usable TLSA records. A
 // DANE-EE record speaks for the key, whatever the certificate says of names
 // and times (RFC 7672 section 3.1.1); a DANE-TA record for whatever it has
@@ -154,7 +136,7 @@ func verifyDANE(host string, records []dns.TLSA, names []string, now time.Time) 
 		}
 		var closest *certificateError
 		for _, r := range records {
-			if r.Usage == usageDANEEE && tlsaMatches(r, cs.PeerCertificates[0]) {
+			if r.Usage == usageDANEEE && r.Matches(cs.PeerCertificates[0]) {
 				return nil
 			}
 			if r.Usage != usageDANETA {
@@ -180,7 +162,7 @@ func verifyDANE(host string, records []dns.TLSA, names []string, now time.Time) 
 // those shown, or in the record itself (RFC 7671 section 5.2.2).
 func findAnchor(r dns.TLSA, shown []*x509.Certificate) *x509.Certificate {
 	for _, cert := range shown {
-		if tlsaMatches(r, cert) {
+		if r.Matches(cert) {
 			return cert
 		}
 	}

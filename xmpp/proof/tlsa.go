@@ -1,7 +1,6 @@
 package proof
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/x509"
@@ -68,23 +67,6 @@ func usable(r dns.TLSA) bool {
 	return false
 }
 
-// matches compares a certificate with a record (RFC 6698 section 2.1).
-func matches(r dns.TLSA, c *x509.Certificate) bool {
-	data := c.Raw
-	if r.Selector == selectorSPKI {
-		data = c.RawSubjectPublicKeyInfo
-	}
-	switch r.Matching {
-	case matchSHA256:
-		sum := sha256.Sum256(data)
-		data = sum[:]
-	case matchSHA512:
-		sum := sha512.Sum512(data)
-		data = sum[:]
-	}
-	return bytes.Equal(data, r.Data)
-}
-
 // judgement is of one peer's certificates.
 type judgement struct {
 	certs    []*x509.Certificate
@@ -121,7 +103,7 @@ func (j *judgement) matchOne(r dns.TLSA, names []string) error {
 	case usageDANEEE:
 		// RFC 7671 section 5.1: the record is about this very certificate or
 		// key; its names and dates are not looked at.
-		if matches(r, leaf) {
+		if r.Matches(leaf) {
 			return nil
 		}
 		return errNoMatch
@@ -135,7 +117,7 @@ func (j *judgement) matchOne(r dns.TLSA, names []string) error {
 		_, err := j.verify(pool, names)
 		return err
 	case usagePKIXEE:
-		if !matches(r, leaf) {
+		if !r.Matches(leaf) {
 			return errNoMatch
 		}
 		_, err := j.verify(j.roots, names)
@@ -152,7 +134,7 @@ func (j *judgement) underRoot(r dns.TLSA, names []string) error {
 		return err
 	}
 	for _, chain := range chains {
-		if slices.ContainsFunc(chain[1:], func(c *x509.Certificate) bool { return matches(r, c) }) {
+		if slices.ContainsFunc(chain[1:], func(c *x509.Certificate) bool { return r.Matches(c) }) {
 			return nil
 		}
 	}
@@ -163,7 +145,7 @@ func (j *judgement) underRoot(r dns.TLSA, names []string) error {
 // shown (RFC 7671 section 5.2 has the peer show it), or in the record itself.
 func (j *judgement) anchor(r dns.TLSA) *x509.Certificate {
 	for _, c := range j.certs {
-		if matches(r, c) {
+		if r.Matches(c) {
 			return c
 		}
 	}

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"crypto/x509"
+	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -57,6 +59,13 @@ func newXMPP(cfg *config.Config, st store.Store, resolver *dns.Resolver, roots *
 		IdleClose: cfg.XMPP.IdleClose.Duration, RequestTimeout: cfg.XMPP.RequestTimeout.Duration,
 		Targets: func(ctx context.Context, local, remote string) ([]stream.Target, error) {
 			return x.directory.ServerTargets(ctx, local, remote)
+		},
+		Lookup: func(ctx context.Context, host string) ([]netip.Addr, error) {
+			a := resolver.Addrs(ctx, host)
+			if len(a.Records) == 0 {
+				return nil, fmt.Errorf("addresses of %s: %s: %w", host, a.Status, a.Err)
+			}
+			return a.Records, nil
 		},
 		Handle: func(ctx context.Context, l *stream.Link, iq *stream.IQ) stream.Reply {
 			return x.transfers.Handle(ctx, l, iq)

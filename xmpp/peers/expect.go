@@ -19,8 +19,8 @@ func (d *Directory) Seen(local, remote string) {
 func (d *Directory) ask(p pair) {
 	defer d.waiting.noted()
 	if l := d.cfg.Streams.Live(p.local, p.remote); l != nil {
-		if _, _, err := d.features(d.ctx, p, l); err != nil {
-			d.cfg.Log.Debug("domain does not say what it takes", "peer", p.remote, "err", err)
+		if a := d.features(d.ctx, p, l, atUnknown); a.err != nil {
+			d.cfg.Log.Debug("domain does not say what it takes", "peer", p.remote, "err", a.err)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log"
 	"net/netip"
 	"strings"
 	"sync"
@@ -24,9 +25,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakeDNS answers from maps; a name that is in neither does not exist.
 type fakeDNS struct {
-	srv   map[string][]dns.SRV
-	addrs map[string][]netip.Addr
-	fails map[string]bool
+	srv    map[string][]dns.SRV
+	addrs  map[string][]netip.Addr
+	fails  map[string]bool
+	secure bool // absence is signed
 
 	mu    sync.Mutex
 	asked []string
@@ -36,30 +38,32 @@ func (f *fakeDNS) SRV(_ context.Context, name string) dns.Answer[dns.SRV] {
 	f.mu.Lock()
 	f.asked = append(f.asked, name)
 	f.mu.Unlock()
-	return answerOf(f.srv[name], f.fails[name])
+	return answerOf(f.srv[name], f.fails[name], f.secure)
 }
 
 func (f *fakeDNS) Addrs(_ context.Context, host string) dns.Answer[netip.Addr] {
-	return answerOf(f.addrs[host], f.fails[host])
+	return answerOf(f.addrs[host], f.fails[host], f.secure)
 }
 
-func answerOf[T any](records []T, fails bool) dns.Answer[T] {
+func answerOf[T any](records []T, fails, secure bool) dns.Answer[T] {
 	switch {
 	case fails:
 		return dns.Answer[T]{Status: dns.Failed, Err: errors.New("answered SERVFAIL")}
 	case len(records) == 0:
-		return dns.Answer[T]{Status: dns.NoDomain}
+		return dns.Answer[T]{Status: dns.NoDomain, Secure: secure}
 	}
 	return dns.Answer[T]{Status: dns.Found, Records: records}
 }
 
 // fakeLink answers disco#info as told.
 type fakeLink struct {
-	info string // the answer's payload, "" for none
-	err  error
-	done chan struct{}
+	info    string // the answer's payload, "" for none
+	err     error
+	inbound bool
+	done    chan struct{}
 
 	mu    sync.Mutex
+	addr  string // where it was dialled
 	asked int
 }
 
@@ -68,13 +72,29 @@ const (
 	without     = "<query xmlns='http://jabber.org/protocol/disco#info'><feature var='urn:xmpp:ping'/></query>"
 )
 
+// withPolicy is withFeature and a form.
+func withPolicy(policy string, age time.Duration, sends string) string {
+	c := transfer.Announced()
+	c.Policy, c.MaxAge, c.Sends = policy, age, sends
+	info, _ := c.DiscoInfo()
+	return "<query xmlns='http://jabber.org/protocol/disco#info'>" + string(info) + "</query>"
+}
+
+func quiet() *log.Logger { return log.New(io.Discard, "", 0) }
+
 func newFakeLink(info string, err error) *fakeLink {
 	return &fakeLink{info: info, err: err, done: make(chan struct{})}
 }
 
-func (l *fakeLink) Binding() mail.Binding { return mail.Binding{} }
 func (l *fakeLink) MaxStanza() int        { return 1 << 20 }
 func (l *fakeLink) Done() <-chan struct{} { return l.done }
+func (l *fakeLink) Inbound() bool         { return l.inbound }
+
+func (l *fakeLink) Binding() mail.Binding {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return mail.Binding{Addr: l.addr}
+}
 
 func (l *fakeLink) Request(context.Context, string, []byte) (*wire.Element, error) {
 	l.mu.Lock()
@@ -83,8 +103,12 @@ func (l *fakeLink) Request(context.Context, string, []byte) (*wire.Element, erro
 	if l.err != nil || l.info == "" {
 		return nil, l.err
 	}
+	return element(l.info)
+}
+
+func element(xml string) (*wire.Element, error) {
 	const head = `<stream:stream xmlns='jabber:server' xmlns:stream='http://etherx.jabber.org/streams' from='a.example' to='b.example' version='1.0'>`
-	p := wire.NewParser(io.MultiReader(strings.NewReader(head), strings.NewReader(l.info)), wire.Limits{})
+	p := wire.NewParser(io.MultiReader(strings.NewReader(head), strings.NewReader(xml)), wire.Limits{})
 	if _, err := p.Header(); err != nil {
 		return nil, err
 	}
@@ -96,12 +120,15 @@ type fakeStreams struct {
 	mu      sync.Mutex
 	live    *fakeLink
 	dialled *fakeLink
+	second  *fakeLink // what Bulk dials; nil: a second cannot be had
 	err     error
+	probed  string // the answer to Probe; "" for none
 	dials   int
+	probes  int
 	targets []stream.Target
 }
 
-func (f *fakeStreams) Live(string, string) transfer.Link {
+func (f *fakeStreams) Live(string, string) Link {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.live == nil {
@@ -110,16 +137,45 @@ func (f *fakeStreams) Live(string, string) transfer.Link {
 	return f.live
 }
 
-func (f *fakeStreams) Link(_ context.Context, _, _ string, targets []stream.Target) (transfer.Link, error) {
+func (f *fakeStreams) Link(_ context.Context, _, _ string, targets []stream.Target) (Link, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.live != nil {
+		return f.live, nil
+	}
 	f.dials++
 	f.targets = targets
 	if f.err != nil {
 		return nil, f.err
 	}
+	f.dialled.at(targets)
 	f.live = f.dialled
 	return f.live, nil
+}
+
+func (l *fakeLink) at(targets []stream.Target) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.addr = targets[0].Addr
+}
+
+func (f *fakeStreams) Bulk(ctx context.Context, local, remote string, targets []stream.Target) (Link, error) {
+	only, err := f.Link(ctx, local, remote, targets)
+	if err != nil || f.second == nil || len(targets) == 0 {
+		return only, err
+	}
+	f.second.at(targets)
+	return f.second, nil
+}
+
+func (f *fakeStreams) Probe(context.Context, string, string, []stream.Target) (*wire.Element, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.probes++
+	if f.probed == "" {
+		return nil, &stream.NegotiationError{Stage: stream.StageBidi}
+	}
+	return element(f.probed)
 }
 
 func (f *fakeStreams) set(change func(*fakeStreams)) {
@@ -134,12 +190,18 @@ func (f *fakeStreams) count() int {
 	return f.dials
 }
 
-// memoryStore is a store.Peers in memory.
+// memoryStore is a store.Peers in memory with a clock of its own.
 type memoryStore struct {
-	mu    sync.Mutex
-	peers map[string]store.Peer
-	puts  int
-	err   error
+	mu      sync.Mutex
+	now     time.Duration
+	peers   map[string]store.Peer
+	written map[string]time.Duration
+	puts    int
+	err     error
+}
+
+func newMemoryStore() *memoryStore {
+	return &memoryStore{peers: map[string]store.Peer{}, written: map[string]time.Duration{}}
 }
 
 func (s *memoryStore) Peer(_ context.Context, domain string) (store.Peer, error) {
@@ -152,6 +214,7 @@ func (s *memoryStore) Peer(_ context.Context, domain string) (store.Peer, error)
 	if !ok {
 		return store.Peer{}, store.ErrNotFound
 	}
+	p.Age = s.now - s.written[domain]
 	return p, nil
 }
 
@@ -159,15 +222,40 @@ func (s *memoryStore) PutPeer(_ context.Context, p store.Peer) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.puts++
-	s.peers[p.Domain] = p
+	if s.err == nil {
+		s.peers[p.Domain], s.written[p.Domain] = p, s.now
+	}
 	return s.err
 }
+
+// put stores what was known of a domain some time ago, all of it from then.
+func (s *memoryStore) put(domain string, age time.Duration, learn func(k *known, now time.Time)) {
+	var k known
+	now := time.Now()
+	learn(&k, now)
+	facts, _ := k.encode(now)
+	s.peers[domain] = store.Peer{Domain: domain, Facts: facts}
+	s.written[domain] = s.now - age
+}
+
+func sightedAt(at service) func(*known, time.Time) {
+	return func(k *known, now time.Time) { k.sight(now, transfer.Unstated(), at) }
+}
+
+func pinnedAt(at service, maxAge time.Duration) func(*known, time.Time) {
+	return func(k *known, now time.Time) {
+		k.sight(now, transfer.Capabilities{Policy: "enforce", MaxAge: maxAge}, at)
+	}
+}
+
+func denied(k *known, now time.Time) { k.deny(now, "said no") }
 
 type setup struct {
 	dns     *fakeDNS
 	streams *fakeStreams
 	store   *memoryStore
 	dir     *Directory
+	change  func(*Config) // of the next start
 }
 
 func newSetup(t *testing.T, peers ...Configured) *setup {
@@ -175,7 +263,7 @@ func newSetup(t *testing.T, peers ...Configured) *setup {
 	x := &setup{
 		dns:     &fakeDNS{srv: map[string][]dns.SRV{}, addrs: map[string][]netip.Addr{}, fails: map[string]bool{}},
 		streams: &fakeStreams{},
-		store:   &memoryStore{peers: map[string]store.Peer{}},
+		store:   newMemoryStore(),
 	}
 	x.again(peers...)
 	t.Cleanup(func() { x.dir.Close() })
@@ -187,7 +275,18 @@ func (x *setup) again(peers ...Configured) {
 	if x.dir != nil {
 		x.dir.Close()
 	}
-	x.dir = NewDirectory(Config{Peers: peers, DNS: x.dns, Streams: x.streams, Store: x.store, Timeout: 2 * time.Second})
+	cfg := Config{Peers: peers, DNS: x.dns, Streams: x.streams, Store: x.store, Timeout: 2 * time.Second}
+	if x.change != nil {
+		x.change(&cfg)
+	}
+	x.dir = NewDirectory(cfg)
+}
+
+// later lets time pass in the store, and all streams end.
+func (x *setup) later(d time.Duration) {
+	x.store.now += d
+	x.streams.set(func(f *fakeStreams) { f.live = nil })
+	x.again()
 }
 
 func (x *setup) service(name string) {
@@ -202,4 +301,18 @@ func (x *setup) standing(t *testing.T) mail.Standing {
 		t.Fatalf("standing: %v", f)
 	}
 	return s
+}
+
+// link is what an attempt to deliver finds: "" or why not.
+func (x *setup) link(t *testing.T) string {
+	t.Helper()
+	_, _, err := x.dir.Link(context.Background(), "capulet.example", "montague.example")
+	if err == nil {
+		return ""
+	}
+	return mail.AsFailure(err).Text
+}
+
+func capsOf(policy string, maxAge time.Duration) transfer.Capabilities {
+	return transfer.Capabilities{Policy: policy, MaxAge: maxAge}
 }

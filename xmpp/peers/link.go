@@ -3,64 +3,12 @@ package peers
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"mailxmppd/mail"
 	"mailxmppd/xmpp/stream"
 	"mailxmppd/xmpp/transfer"
 )
-
-// maxLinkFacts is how many entries may gather before those of dead links go.
-const maxLinkFacts = 1024
-
-// linkFact is what a domain announced on one link; it holds as long as the
-// link does.
-type linkFact struct {
-	link  transfer.Link
-	caps  transfer.Capabilities
-	has   bool
-	err   error     // it did not answer
-	until time.Time // of err
-}
-
-// muteFor is how long a domain that does not answer is not asked again on the
-// same link, so that not every message waits for it.
-const muteFor = 30 * time.Second
-
-type linkFacts struct {
-	mu    sync.Mutex
-	known map[pair]linkFact
-}
-
-func (f *linkFacts) get(p pair, l transfer.Link) (linkFact, bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	fact, ok := f.known[p]
-	return fact, ok && fact.link == l && (fact.err == nil || time.Now().Before(fact.until))
-}
-
-func (f *linkFacts) put(p pair, fact linkFact) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if len(f.known) >= maxLinkFacts {
-		for p, fact := range f.known {
-			if dead(fact.link) {
-				delete(f.known, p)
-			}
-		}
-	}
-	f.known[p] = fact
-}
-
-func dead(l transfer.Link) bool {
-	select {
-	case <-l.Done():
-		return true
-	default:
-		return false
-	}
-}
 
 // Link returns a live link to a domain that has the feature, dialling if need
 // be, and what the domain announced on it.
@@ -70,103 +18,191 @@ func (d *Directory) Link(ctx context.Context, local, domain string) (transfer.Li
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.cfg.LinkTimeout)
 	defer cancel()
-	p := pair{local, domain}
-	l := d.cfg.Streams.Live(local, domain)
-	if l == nil {
-		targets, f := d.targets(ctx, domain)
-		if f != nil {
-			return nil, transfer.Capabilities{}, f
+	l, a, f := d.link(ctx, pair{local, domain})
+	if f != nil {
+		if f.Kind == mail.Unreachable {
+			d.askWithdrawal(domain)
 		}
-		var err error
-		if l, err = d.cfg.Streams.Link(ctx, local, domain, targets); err != nil {
-			return nil, transfer.Capabilities{}, noStream(domain, err)
-		}
-	}
-	caps, has, err := d.features(ctx, p, l)
-	switch {
-	case err != nil:
-		return nil, transfer.Capabilities{}, noAnswer(domain, err)
-	case !has:
-		f := mail.Fail(mail.Unavailable, "domain has no mail transport", nil)
-		f.Remote = domain
 		return nil, transfer.Capabilities{}, f
 	}
-	return l, caps, nil
+	return l, a.caps, nil
 }
 
-// Forget drops what a domain announced on its link, so that it is asked anew.
-func (d *Directory) Forget(local, domain string) {
-	d.links.mu.Lock()
-	defer d.links.mu.Unlock()
-	delete(d.links.known, pair{local, domain})
+// Bulk returns a link for requests that carry much, such as chunks, so that
+// small ones do not wait behind them: a second link to the domain, dialled if
+// need be, or the one that Link returns where there is no other with the
+// feature.
+func (d *Directory) Bulk(ctx context.Context, local, domain string) (transfer.Link, error) {
+	only, _, err := d.Link(ctx, local, domain)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, d.cfg.LinkTimeout)
+	defer cancel()
+	r, f := d.reach(ctx, domain)
+	if f != nil {
+		r.targets = nil // what the peer has opened may still be two
+	}
+	second, err := d.cfg.Streams.Bulk(ctx, local, domain, r.targets)
+	if err != nil {
+		return only, nil
+	}
+	if a := d.features(ctx, pair{local, domain}, second, r.of(second)); !a.has {
+		return only, nil // its chat server's, perhaps
+	}
+	return second, nil
 }
 
-// features asks a domain once per link what it takes (xep-draft section 4.2)
-// and remembers the answer: it comes from a proven stream. An error says that
-// the domain did not answer, which proves nothing.
-func (d *Directory) features(ctx context.Context, p pair, l transfer.Link) (transfer.Capabilities, bool, error) {
-	if fact, ok := d.links.get(p, l); ok {
-		return fact.caps, fact.has, fact.err
+func (d *Directory) link(ctx context.Context, p pair) (Link, announced, *mail.Failure) {
+	live := d.cfg.Streams.Live(p.local, p.remote)
+	var said *mail.Failure // by the live link
+	if live != nil {
+		a := d.features(ctx, p, live, atUnknown)
+		if a.has {
+			return live, a, nil
+		}
+		if other, a := d.links.withFeature(p); other != nil {
+			return other, a, nil
+		}
+		said = featureless(p.remote, a)
+	}
+	r, f := d.reach(ctx, p.remote)
+	if f != nil {
+		if said != nil {
+			f = said
+		}
+		return nil, announced{}, f
+	}
+	l, err := live, error(nil)
+	switch {
+	case live == nil:
+		l, err = d.cfg.Streams.Link(ctx, p.local, p.remote, r.targets)
+	case !r.holds(live): // it is the peer's doing, and says nothing of the service that DNS names
+		l, err = d.cfg.Streams.Bulk(ctx, p.local, p.remote, r.targets)
+	}
+	if err != nil {
+		if stageOf(err) == stream.StageBidi {
+			return nil, announced{}, d.oneWay(ctx, p, r, err)
+		}
+		return nil, announced{}, noStream(p.remote, err)
+	}
+	a := d.features(ctx, p, l, r.of(l))
+	switch {
+	case a.has:
+		d.locateFeature(p.remote, r.of(l))
+		return l, a, nil
+	case a.err != nil || !r.holds(l):
+		return nil, announced{}, featureless(p.remote, a)
+	}
+	return nil, announced{}, d.deny(ctx, p.remote, r, func() bool { return d.links.count(l) })
+}
+
+// of says at which service a link was made.
+func (r reach) of(l Link) service {
+	if r.holds(l) {
+		return r.service
+	}
+	return atUnknown
+}
+
+// locateFeature notes where the feature is found, if that was not known when
+// it was seen.
+func (d *Directory) locateFeature(domain string, at service) {
+	if at == atUnknown {
+		return
+	}
+	if k, _, _, err := d.memory.recall(d.ctx, domain); err == nil && k.service != at && !k.sighted.IsZero() {
+		d.note(domain, func(k *known, _ time.Time) { k.service = at })
+	}
+}
+
+const saysNo = "peer domain says that it takes no mail over XMPP"
+
+// deny holds it against a domain that the service which was dialled has said,
+// authenticated, to have no feature; fresh tells whether the answer is a new
+// one. The chat server of a domain whose feature was seen elsewhere cannot
+// speak for its mail service: whoever hides the _xmpps-mail records would else
+// make it do so (xep-draft section 4.3). It can where DNSSEC proves that there
+// are none.
+func (d *Directory) deny(ctx context.Context, domain string, r reach, fresh func() bool) *mail.Failure {
+	k, basis, _, err := d.memory.recall(ctx, domain)
+	if err != nil {
+		return mail.Fail(mail.Internal, "", err)
+	}
+	held := basis == Pinned || basis == Seen
+	if held && r.service == atServer && k.service != atServer && !r.mailGone {
+		return unreachable(domain, "chat server of the peer domain takes no mail, and its mail service was another", nil)
+	}
+
+	if fresh() {
+		d.note(domain, func(k *known, now time.Time) { k.deny(now, saysNo) })
+	}
+	text := saysNo
+	if _, basis, _, err := d.memory.recall(ctx, domain); err == nil && basis == Pinned {
+		text += "; it is pinned until it says so again a day later"
+	}
+	f := mail.Fail(mail.Unavailable, text, nil)
+	f.Remote = domain
+	return f
+}
+
+// oneWay deals with a domain whose server has proven itself and has no
+// bidirectional streams: no mail goes there, but it can say that it takes
+// none. It is asked only where mail is held for it otherwise.
+func (d *Directory) oneWay(ctx context.Context, p pair, r reach, err error) *mail.Failure {
+	f := unreachable(p.remote, "server of the peer domain has no bidirectional streams (XEP-0288)", err)
+	if _, basis, _, err := d.memory.recall(ctx, p.remote); err != nil || basis != Pinned && basis != Seen || !d.links.mayProbe(p) {
+		return f
 	}
 	asking, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
 	defer cancel()
-	el, err := l.Request(asking, "get", []byte("<query xmlns='http://jabber.org/protocol/disco#info'/>"))
+	el, err := d.cfg.Streams.Probe(asking, p.local, p.remote, r.targets)
 	if err != nil && !definite(err) {
-		if ctx.Err() == nil { // it was not we who gave up early
-			d.links.put(p, linkFact{link: l, err: err, until: time.Now().Add(muteFor)})
-		}
-		return transfer.Capabilities{}, false, err
+		return f
 	}
-	caps, has := transfer.FromDisco(el)
-	d.links.put(p, linkFact{link: l, caps: caps, has: has})
-	// The answer is good even where it cannot be written down.
-	if err := d.memory.note(ctx, p.remote, has); err != nil {
-		d.cfg.Log.Warn("peer not remembered", "peer", p.remote, "err", err)
+	if _, has := transfer.FromDisco(el); has {
+		return f
 	}
-	d.cfg.Log.Info("peer discovered", "peer", p.remote, "local", p.local, "feature", has)
-	return caps, has, nil
+	return d.deny(ctx, p.remote, r, func() bool { return true })
 }
 
-// definite reports whether a refusal of disco#info says for certain that the
-// domain has no features to show.
-func definite(err error) bool {
-	se, ok := errors.AsType[*stream.StanzaError](err)
-	return ok && se.Type == "cancel" && (se.Condition == "service-unavailable" || se.Condition == "feature-not-implemented")
+// featureless is the failure where a link cannot carry mail: the domain does
+// not answer, or what it says counts for nothing more than this link.
+func featureless(domain string, a announced) *mail.Failure {
+	if a.err != nil {
+		return unreachable(domain, "peer domain does not say what it takes", a.err)
+	}
+	return unreachable(domain, "stream that the peer domain has opened takes no mail", nil)
 }
 
 // noStream is the temporary failure where no stream could be had.
 func noStream(domain string, err error) *mail.Failure {
 	text := "no stream to the peer domain"
-	if n, ok := errors.AsType[*stream.NegotiationError](err); ok {
-		text += " (" + n.Stage + ")"
+	if stage := stageOf(err); stage != "" {
+		text += " (" + stage + ")"
 	}
-	f := mail.Fail(mail.Unreachable, text, err)
+	return unreachable(domain, text, err)
+}
+
+func unreachable(domain, text string, cause error) *mail.Failure {
+	f := mail.Fail(mail.Unreachable, text, cause)
 	f.Remote = domain
 	return f
 }
 
-func noAnswer(domain string, err error) *mail.Failure {
-	f := mail.Fail(mail.Unreachable, "peer domain does not say what it takes", err)
-	f.Remote = domain
-	return f
-}
-
-// Over makes a stream manager fit for Config.Streams.
-func Over(m *stream.Manager) Streams { return managed{m} }
-
-type managed struct{ m *stream.Manager }
-
-func (s managed) Live(local, remote string) transfer.Link {
-	if l := s.m.Live(local, remote); l != nil {
-		return l
+// stageOf tells where a negotiation failed; during a back-off, where the last
+// one did.
+func stageOf(err error) string {
+	stage := ""
+	for err != nil {
+		n, ok := errors.AsType[*stream.NegotiationError](err)
+		if !ok {
+			break
+		}
+		stage, err = n.Stage, n.Err
+		if stage != stream.StageBackOff {
+			break
+		}
 	}
-	return nil // not a Link that holds nil
-}
-
-func (s managed) Link(ctx context.Context, local, remote string, targets []stream.Target) (transfer.Link, error) {
-	l, err := s.m.Link(ctx, local, remote, targets)
-	if err != nil {
-		return nil, err
-	}
-	return l, nil
+	return stage
 }

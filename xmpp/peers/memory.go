@@ -2,7 +2,6 @@ package peers
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"sync"
 	"time"
@@ -10,34 +9,21 @@ import (
 	"mailxmppd/store"
 )
 
-// knowledge is what is remembered of a domain.
-type knowledge int
-
 const (
-	nothing knowledge = iota
-	sighted           // seen with the feature within 30 days
-	absent            // it said that it has not, within NegativeFor
-	failed            // it could not be asked a short while ago; never stored
+	freshFor    = time.Minute      // what was read from the store; another node may learn better
+	failedFor   = 10 * time.Minute // a passing failure of a domain to which nothing binds us; never stored
+	rewriteTime = time.Hour        // a sighting that says nothing new is written again no sooner
+	maxEntries  = 10000
 )
 
-const (
-	freshFor    = time.Minute      // a fact read from the store; another node may learn better
-	failedFor   = 10 * time.Minute // a failed probe of a domain never seen
-	rewriteTime = time.Hour        // a sighting is written again no sooner
-	maxFacts    = 10000
-)
-
-// fact is knowledge held in this process.
-type fact struct {
-	known   knowledge
-	until   time.Time // of believing it without asking the store again
-	written time.Time // of a sighting, by this process
+// entry is what this process holds of a domain.
+type entry struct {
+	known
+	fresh   time.Time // until when the store is not asked again
+	written time.Time // when this process last wrote it
 	doubt   bool      // the domain has opened a stream since: no absence counts
-}
-
-// stored is what the store keeps of a domain; its age is the store's.
-type stored struct {
-	Feature bool `json:"feature"`
+	failed  time.Time // until when it is not tried again
+	failure string
 }
 
 // memory is what was learned of domains: the store's, with a small cache.
@@ -45,99 +31,117 @@ type memory struct {
 	store       store.Peers
 	negativeFor time.Duration
 
-	mu    sync.Mutex
-	facts map[string]fact
+	writing chan struct{} // taken around reading, changing and writing a record; before mu
+
+	mu      sync.Mutex
+	entries map[string]entry
 }
 
-// recall returns what is known of a domain.
-func (m *memory) recall(ctx context.Context, domain string) (knowledge, error) {
-	m.mu.Lock()
-	f := m.facts[domain]
-	m.mu.Unlock()
-	if time.Now().Before(f.until) {
-		return f.known, nil
-	}
-	known, err := m.read(ctx, domain)
+// recall returns what is known of a domain and what follows from it now; for
+// Negative, why.
+func (m *memory) recall(ctx context.Context, domain string) (known, Basis, string, error) {
+	e, err := m.load(ctx, domain)
 	if err != nil {
-		return nothing, err
+		return known{}, Unknown, "", err
+	}
+	now := time.Now()
+	b := e.basis(now, m.negativeFor)
+	why := e.why
+	switch {
+	case b == Negative && e.doubt:
+		b = Unknown
+	case b == Unknown && now.Before(e.failed):
+		b, why = Negative, e.failure
+	}
+	return e.known, b, why, nil
+}
+
+// load returns a domain's entry, from the store unless it is fresh.
+func (m *memory) load(ctx context.Context, domain string) (entry, error) {
+	m.mu.Lock()
+	e := m.entries[domain]
+	m.mu.Unlock()
+	if time.Now().Before(e.fresh) {
+		return e, nil
+	}
+	p, err := m.store.Peer(ctx, domain)
+	var k known
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+	case err != nil:
+		return entry{}, err
+	default:
+		if k, err = decode(p.Facts, p.Age, time.Now()); err != nil {
+			return entry{}, err
+		}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	f = m.facts[domain]
-	if time.Now().Before(f.until) {
-		return f.known, nil // learned while we read
+	e = m.entries[domain]
+	if time.Now().Before(e.fresh) {
+		return e, nil // learned while we read
 	}
-	if known == absent && f.doubt {
-		known = nothing
-	}
-	f.known, f.until = known, time.Now().Add(freshFor)
-	m.keep(domain, f)
-	return known, nil
+	e.known, e.fresh = k, time.Now().Add(freshFor)
+	m.keep(domain, e)
+	return e, nil
 }
 
-func (m *memory) read(ctx context.Context, domain string) (knowledge, error) {
-	p, err := m.store.Peer(ctx, domain)
-	if errors.Is(err, store.ErrNotFound) {
-		return nothing, nil
+// change applies what was learned of a domain and writes it down. It holds in
+// this process for a while also where it cannot be written; on what cannot be
+// read nothing is built.
+func (m *memory) change(ctx context.Context, domain string, apply func(k *known, now time.Time)) error {
+	select {
+	case m.writing <- struct{}{}:
+		defer func() { <-m.writing }()
+	case <-ctx.Done():
+		return ctx.Err()
 	}
+	old, err := m.load(ctx, domain)
 	if err != nil {
-		return nothing, err
-	}
-	var s stored
-	if err := json.Unmarshal(p.Facts, &s); err != nil {
-		return nothing, err
-	}
-	switch {
-	case s.Feature && p.Age < sightingFor:
-		return sighted, nil
-	case !s.Feature && p.Age < m.negativeFor:
-		return absent, nil
-	}
-	return nothing, nil
-}
-
-// note writes down whether a domain has said to have the feature.
-func (m *memory) note(ctx context.Context, domain string, feature bool) error {
-	known := absent
-	if feature {
-		known = sighted
+		return err
 	}
 	now := time.Now()
+	e := old
+	apply(&e.known, now)
+	e.fresh, e.doubt, e.failed = now.Add(freshFor), false, time.Time{}
+	need := !saysTheSame(old.known, e.known, now) || now.Sub(old.written) >= rewriteTime
 	m.mu.Lock()
-	f := m.facts[domain]
-	recent := feature && f.known == sighted && now.Sub(f.written) < rewriteTime
-	f.known, f.until, f.doubt = known, now.Add(freshFor), false
-	if !recent {
-		f.written = now
-	}
-	m.keep(domain, f)
+	m.keep(domain, e)
 	m.mu.Unlock()
-	if recent {
+	if !need {
 		return nil
 	}
-	facts, err := json.Marshal(stored{Feature: feature})
+	facts, err := e.encode(now)
 	if err == nil {
 		err = m.store.PutPeer(ctx, store.Peer{Domain: domain, Facts: facts})
 	}
 	if err != nil {
-		m.mu.Lock()
-		f := m.facts[domain]
-		f.written = time.Time{}
-		m.keep(domain, f)
-		m.mu.Unlock()
+		return err
 	}
-	return err
-}
-
-// noteFailed spares a domain of which nothing is known further questions for
-// a while.
-func (m *memory) noteFailed(domain string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if f := m.facts[domain]; f.known == nothing {
-		f.known, f.until = failed, time.Now().Add(failedFor)
-		m.keep(domain, f)
-	}
+	e = m.entries[domain]
+	e.written = now
+	m.keep(domain, e)
+	return nil
+}
+
+// saysTheSame reports whether a sighting only confirms what was known, but for
+// its time.
+func saysTheSame(old, k known, now time.Time) bool {
+	return !old.sighted.IsZero() && !k.sighted.IsZero() && old.absent.IsZero() && k.absent.IsZero() &&
+		old.service == k.service && old.xmppOnly == k.xmppOnly && now.Before(old.pinned) == now.Before(k.pinned) &&
+		old.pinned.Sub(k.pinned).Abs() < 2*rewriteTime
+}
+
+// noteFailed spares a domain of which nothing is known further questions for a
+// while.
+func (m *memory) noteFailed(domain, why string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := m.entries[domain]
+	e.failed, e.failure = time.Now().Add(failedFor), why
+	m.keep(domain, e)
 }
 
 // seen takes back what a domain's silence or its own word has earned it: it
@@ -145,22 +149,19 @@ func (m *memory) noteFailed(domain string) {
 func (m *memory) seen(domain string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	f := m.facts[domain]
-	f.doubt = true
-	if f.known == absent || f.known == failed {
-		f.known, f.until = nothing, time.Time{}
-	}
-	m.keep(domain, f)
+	e := m.entries[domain]
+	e.doubt, e.failed = true, time.Time{}
+	m.keep(domain, e)
 }
 
-// keep enters a fact; when there are too many, any other goes: the store has
-// what matters. Called with mu held.
-func (m *memory) keep(domain string, f fact) {
-	if _, ok := m.facts[domain]; !ok && len(m.facts) >= maxFacts {
-		for other := range m.facts {
-			delete(m.facts, other)
+// keep enters what is held; when there is too much, any other goes: the store
+// has what matters. Called with mu held.
+func (m *memory) keep(domain string, e entry) {
+	if _, ok := m.entries[domain]; !ok && len(m.entries) >= maxEntries {
+		for other := range m.entries {
+			delete(m.entries, other)
 			break
 		}
 	}
-	m.facts[domain] = f
+	m.entries[domain] = e
 }

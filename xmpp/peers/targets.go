@@ -2,121 +2,138 @@ package peers
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
 	"strconv"
+	"sync"
 
-	"mailxmppd/dns"
 	"mailxmppd/mail"
 	"mailxmppd/xmpp/stream"
 )
 
-// The SRV names (xep-draft section 4.1), in their order.
-const (
-	mailService   = "_xmpps-mail._tcp."
-	serverService = "_xmpps-server._tcp."
-)
-
 // Bounds on what DNS can make us dial.
 const (
-	maxSRV     = 8
-	maxTargets = 16
+	maxTargets   = 16
+	maxAddresses = 4 // of one host, so that it cannot crowd out the others
 )
 
-// targets lists where a domain's streams are accepted, the first to be tried
-// first. The failure is temporary: whoever asks for targets has reason to
-// believe that there are some.
-func (d *Directory) targets(ctx context.Context, domain string) ([]stream.Target, *mail.Failure) {
-	var hosts []string // "host:port"
-	cause := error(nil)
+// reach is how a domain's streams are reached: where, and what the answer of
+// whoever is there counts for.
+type reach struct {
+	service  service
+	mailGone bool
+	targets  []stream.Target
+}
+
+// holds reports whether a link leads to one of the targets.
+func (r reach) holds(l Link) bool {
+	addr := l.Binding().Addr
+	return !l.Inbound() && slices.ContainsFunc(r.targets, func(t stream.Target) bool { return t.Addr == addr })
+}
+
+// host is a name and port to resolve.
+type host struct {
+	name     string
+	port     uint16
+	startTLS bool
+}
+
+// reach lists where a domain's streams are accepted, the first to be tried
+// first. The failure is temporary: whoever asks has reason to believe that
+// there is something.
+func (d *Directory) reach(ctx context.Context, domain string) (reach, *mail.Failure) {
+	var hosts []host
+	var at place
+	var cause error
 	if c := d.configured[domain]; len(c.Addrs) > 0 {
-		hosts = c.Addrs
+		at.service = atConfigured
+		hosts, cause = configuredHosts(c.Addrs)
 	} else {
-		for _, service := range []string{mailService, serverService} {
-			ans := d.cfg.DNS.SRV(ctx, service+domain)
-			if ans.Status == dns.Failed {
-				cause = ans.Err
-			}
-			if ans.Status == dns.Found && !declines(ans.Records) {
-				hosts = srvHosts(ans.Records)
-				break
-			}
+		at = d.lookup(ctx, domain)
+		if len(at.records) == 0 {
+			return reach{}, nowhere(domain, at.why, nil)
+		}
+		for _, r := range at.records {
+			hosts = append(hosts, host{r.Target, r.Port, r.startTLS})
 		}
 	}
-	var out []stream.Target
-	for _, h := range hosts {
-		found, err := d.resolve(ctx, h)
-		if err != nil {
+	targets, err := d.resolve(ctx, hosts)
+	if len(targets) == 0 {
+		if cause == nil {
 			cause = err
 		}
-		out = append(out, found...)
+		return reach{}, nowhere(domain, "its hosts have no address that can be found", cause)
 	}
-	if len(out) == 0 {
-		f := mail.Fail(mail.Unreachable, "no address of the peer domain's streams found", cause).WithStatus("4.4.3")
-		f.Remote = domain
-		return nil, f
-	}
-	return out[:min(len(out), maxTargets)], nil
+	return reach{at.service, at.mailGone, targets}, nil
 }
 
-// resolve finds the addresses of "host:port".
-func (d *Directory) resolve(ctx context.Context, hostport string) ([]stream.Target, error) {
-	host, port, err := net.SplitHostPort(hostport)
-	if err != nil {
-		return nil, err
+func nowhere(domain, why string, cause error) *mail.Failure {
+	f := mail.Fail(mail.Unreachable, "peer domain cannot be reached over XMPP: "+why, cause).WithStatus("4.4.3")
+	f.Remote = domain
+	return f
+}
+
+func configuredHosts(addrs []string) (out []host, err error) {
+	for _, a := range addrs {
+		name, port, bad := net.SplitHostPort(a)
+		n, badPort := strconv.ParseUint(port, 10, 16)
+		if bad != nil || badPort != nil {
+			err = errors.Join(bad, badPort)
+			continue
+		}
+		out = append(out, host{name, uint16(n), false})
 	}
-	if _, err := netip.ParseAddr(host); err == nil {
-		return []stream.Target{{Host: host, Addr: hostport}}, nil
+	return out, err
+}
+
+// resolve finds the addresses of hosts, all at once, and keeps their order.
+func (d *Directory) resolve(ctx context.Context, hosts []host) ([]stream.Target, error) {
+	found := make([][]netip.Addr, len(hosts))
+	errs := make([]error, len(hosts))
+	var wg sync.WaitGroup
+	for i, h := range hosts {
+		if a, err := netip.ParseAddr(h.name); err == nil {
+			found[i] = []netip.Addr{a}
+			continue
+		}
+		wg.Go(func() {
+			ans := d.cfg.DNS.Addrs(ctx, h.name)
+			found[i], errs[i] = ans.Records, ans.Err
+		})
 	}
-	ans := d.cfg.DNS.Addrs(ctx, host)
+	wg.Wait()
 	var out []stream.Target
-	for _, a := range ans.Records {
-		out = append(out, stream.Target{Host: host, Addr: net.JoinHostPort(a.String(), port)})
-	}
-	return out, ans.Err
-}
-
-// declines reports whether the records say that the service is not there: RFC
-// 2782, a single record with the target ".".
-func declines(records []dns.SRV) bool {
-	return !slices.ContainsFunc(records, func(r dns.SRV) bool { return r.Target != "." && r.Target != "" })
-}
-
-func srvHosts(records []dns.SRV) []string {
-	var out []string
-	for _, r := range order(records, rand.IntN) {
-		if r.Target != "." && r.Target != "" && len(out) < maxSRV {
-			out = append(out, net.JoinHostPort(r.Target, strconv.Itoa(int(r.Port))))
+	var err error
+	for i, h := range hosts {
+		if errs[i] != nil {
+			err = errs[i]
+		}
+		for _, a := range found[i][:min(len(found[i]), maxAddresses)] {
+			if len(out) < maxTargets {
+				addr := netip.AddrPortFrom(a.Unmap(), h.port).String()
+				out = append(out, stream.Target{Host: h.name, Port: h.port, Addr: addr, StartTLS: h.startTLS})
+			}
 		}
 	}
-	return out
+	return out, err
 }
 
-// order sorts as RFC 2782 says: by priority, and among equals drawn one by one
-// with the weights as their chances, those with weight 0 having little.
-func order(records []dns.SRV, intN func(int) int) []dns.SRV {
-	rest := slices.Clone(records)
-	slices.SortStableFunc(rest, func(a, b dns.SRV) int {
-		if a.Priority != b.Priority {
-			return int(a.Priority) - int(b.Priority)
-		}
-		return min(int(a.Weight), 1) - min(int(b.Weight), 1) // weight 0 first
-	})
-	var out []dns.SRV
-	for len(rest) > 0 {
-		n, sum := 0, 0
-		for n < len(rest) && rest[n].Priority == rest[0].Priority {
-			sum += int(rest[n].Weight)
-			n++
-		}
-		draw, i := intN(sum+1), 0
-		for running := int(rest[0].Weight); running < draw; running += int(rest[i].Weight) {
-			i++
-		}
-		out = append(out, rest[i])
-		rest = slices.Delete(rest, i, i+1)
+// ServerTargets finds where a domain's chat server is dialled, to which its
+// ordinary requests are answered. It fits stream.Config.Targets.
+func (d *Directory) ServerTargets(ctx context.Context, _, remote string) ([]stream.Target, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
+	defer cancel()
+	direct, start := d.cfg.DNS.SRV(ctx, serverService+remote), d.cfg.DNS.SRV(ctx, startTLSService+remote)
+	var hosts []host
+	for _, r := range inOrder(append(services(direct, false), services(start, true)...), rand.IntN) {
+		hosts = append(hosts, host{r.Target, r.Port, r.startTLS})
 	}
-	return out
+	targets, err := d.resolve(ctx, hosts)
+	if len(targets) == 0 {
+		return nil, nowhere(remote, "its chat server cannot be found", err)
+	}
+	return targets, nil
 }

@@ -12,8 +12,13 @@ import (
 )
 
 // Serve accepts streams with direct TLS (XEP-0368) on a TCP listener until ctx
-// ends or Shutdown, which return nil, or the listener fails. It closes ln.
+// ends or Shutdown, and then returns nil and has closed ln. Links live on:
+// Shutdown ends them. ErrShutdown means that it was called too late.
 func (m *Manager) Serve(ctx context.Context, ln net.Listener) error {
+	return m.serve(ctx, ln, true)
+}
+
+func (m *Manager) serve(ctx context.Context, ln net.Listener, direct bool) error {
 	m.mu.Lock()
 	if m.stopping {
 		m.mu.Unlock()
@@ -30,7 +35,6 @@ func (m *Manager) Serve(ctx context.Context, ln net.Listener) error {
 		delete(m.listeners, ln)
 		m.mu.Unlock()
 	}()
-	config := m.serverTLS()
 	for {
 		conn, err := ln.Accept()
 		switch {
@@ -41,7 +45,7 @@ func (m *Manager) Serve(ctx context.Context, ln net.Listener) error {
 			// accepted: neither is the listener's end.
 			m.cfg.Log.Warn("connection could not be accepted", "err", err)
 			select {
-			case <-time.After(100 * time.Millisecond):
+			case <-time.After(250 * time.Millisecond):
 			case <-ctx.Done():
 			}
 			continue
@@ -52,7 +56,7 @@ func (m *Manager) Serve(ctx context.Context, ln net.Listener) error {
 			conn.Close()
 			continue
 		}
-		go m.welcome(conn, config)
+		go m.welcome(conn, direct)
 	}
 }
 
@@ -98,11 +102,11 @@ func addrOf(conn net.Conn) netip.Addr {
 	return netip.Addr{}
 }
 
-// welcome negotiates on an accepted connection. Nothing but a TLS handshake is
-// ever read or written outside TLS.
-func (m *Manager) welcome(raw net.Conn, config *tls.Config) {
+// welcome negotiates on an accepted connection. Nothing but a TLS handshake,
+// and STARTTLS where it has to come first, is ever read or written outside TLS.
+func (m *Manager) welcome(raw net.Conn, direct bool) {
 	defer m.wg.Done()
-	err := m.receiveStream(raw, config)
+	err := m.receiveStream(raw, direct)
 	if err == nil {
 		return
 	}
@@ -113,18 +117,28 @@ func (m *Manager) welcome(raw net.Conn, config *tls.Config) {
 	m.cfg.Log.Info("stream refused", "remote", raw.RemoteAddr().String(), "err", mail.Sanitise(err.Error()))
 }
 
-func (m *Manager) receiveStream(raw net.Conn, config *tls.Config) error {
-	raw.SetDeadline(time.Now().Add(m.cfg.NegotiateTimeout))
-	conn := tls.Server(raw, config)
-	if err := conn.HandshakeContext(m.ctx); err != nil {
+func (m *Manager) receiveStream(raw net.Conn, direct bool) error {
+	ctx, cancel := context.WithTimeout(m.ctx, m.cfg.NegotiateTimeout)
+	defer cancel()
+	deadline, _ := ctx.Deadline()
+	raw.SetDeadline(deadline)
+	n := m.negotiate(pair{})
+	if !direct {
+		n.begin(inClear{raw}, StageStartTLS)
+		if err := n.giveTLS(); err != nil {
+			return n.fail(err)
+		}
+	}
+	conn := tls.Server(raw, n.serverTLS(direct))
+	if err := conn.HandshakeContext(ctx); err != nil {
 		return &NegotiationError{Stage: StageTLS, Err: err}
 	}
-	n := m.negotiate(conn)
-	if err := n.respond(); err != nil {
+	n.begin(conn, StageHeader)
+	if err := n.respond(ctx); err != nil {
 		return n.fail(err)
 	}
 	if err := m.adopt(n.link(true)); err != nil {
-		return n.fail(&streamError{"system-shutdown", ""})
+		return n.fail(&streamError{condition: "system-shutdown"})
 	}
 	return nil
 }

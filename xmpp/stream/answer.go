@@ -70,23 +70,7 @@ func (l *Link) refuse(el *wire.Element, typ stanza.ErrorType, condition stanza.C
 	e.End()
 	b, err := e.Bytes()
 	if err != nil { // cannot be: what the parser took, XML can carry
-		return &streamError{"internal-server-error", ""}
+		return &streamError{condition: "internal-server-error"}
 	}
 	return l.answerNow(b)
-}
-
-// answerDialback answers what a server sends that would like dialback
-// (XEP-0220) on an authenticated stream, as Prosody does: no key is ours, and
-// no further domain is let onto the stream.
-func (l *Link) answerDialback(el *wire.Element) error {
-	if el.HasAttr("type") || el.Name.Local != "verify" && el.Name.Local != "result" {
-		return nil // an answer to what we never asked
-	}
-	b := append([]byte(nil), "<db:"+el.Name.Local+" xmlns:db='"+nsDialback+"'"...)
-	for _, a := range [...][2]string{{"from", el.Attr("to")}, {"to", el.Attr("from")}, {"id", el.Attr("id")}, {"type", "invalid"}} {
-		if a[1] != "" {
-			b = appendAttr(b, a[0], a[1])
-		}
-	}
-	return l.answerNow(append(b, "/>"...))
 }

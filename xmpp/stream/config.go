@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"log/slog"
+	"net"
+	"net/netip"
 	"time"
 
 	"mailxmppd/xmpp/wire"
@@ -14,11 +16,26 @@ import (
 // The functions are called from many goroutines at once.
 type Config struct {
 	// Certificate returns the certificate of one of our domains (A-labels);
-	// an error means that the domain is not ours. Required.
+	// an error means that the domain is not ours. It is asked for each stream
+	// anew, so that certificates can change while streams are live. Required.
 	Certificate func(domain string) (*tls.Certificate, error)
 	// Roots are the authorities that peers' certificates may come from; nil
 	// for the system's.
 	Roots *x509.CertPool
+
+	// Prove judges the certificate of a peer after the check of its chain and
+	// names (PKIX). It returns what proves the domain ("pkix", "dane", "posh",
+	// "pinned"), or an error where nothing does or where what would is not
+	// enough for this peer. ctx ends with NegotiateTimeout. nil: PKIX alone.
+	Prove func(ctx context.Context, e Evidence) (proof string, err error)
+
+	// Targets finds where a peer domain is dialled whose ordinary server has
+	// asked us something over a stream that takes no answers (see the package
+	// comment). nil: such answers leave only over a stream that is there.
+	Targets func(ctx context.Context, local, remote string) ([]Target, error)
+	// Lookup finds the addresses of a host that a proven peer refers us to
+	// (see-other-host). nil: the system's resolver.
+	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 
 	Limits      wire.Limits // after authentication; wire.Default
 	MaxOutBytes int         // octets queued for one peer, 1 MiB; a quarter more for answers
@@ -28,6 +45,7 @@ type Config struct {
 	MaxPerAddress int // connections accepted from one IP address, 64
 	HandlerSlots  int // requests of one link in hand at once, 256
 
+	DialTimeout      time.Duration // for the TCP connection to one address, 8 s
 	NegotiateTimeout time.Duration // from connect to ready, 20 s
 	IdleClose        time.Duration // a link without requests is closed, 10 min
 	PingAfter        time.Duration // a link that brought nothing is asked for life, 1 min
@@ -63,6 +81,7 @@ func (c Config) withDefaults() Config {
 	positive(&c.MaxStreams, 4096)
 	positive(&c.MaxPerAddress, 64)
 	positive(&c.HandlerSlots, 256)
+	positive(&c.DialTimeout, 8*time.Second)
 	positive(&c.NegotiateTimeout, 20*time.Second)
 	positive(&c.IdleClose, 10*time.Minute)
 	positive(&c.PingAfter, time.Minute)
@@ -71,6 +90,11 @@ func (c Config) withDefaults() Config {
 	positive(&c.CloseTimeout, 5*time.Second)
 	positive(&c.MaxLife, 24*time.Hour)
 	positive(&c.BackOff, 500*time.Millisecond)
+	if c.Lookup == nil {
+		c.Lookup = func(ctx context.Context, host string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		}
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -85,6 +109,8 @@ func positive[T ~int | ~int64](v *T, otherwise T) {
 
 // Target is an address at which a domain's streams are accepted.
 type Target struct {
-	Host string // as DNS or the configuration named it, for logs only
-	Addr string // "ip:port"
+	Host     string // as DNS or the configuration named it: for logs, and for DANE
+	Port     uint16 // the same
+	Addr     string // "ip:port"
+	StartTLS bool   // TLS comes by STARTTLS (RFC 6120 section 5); else directly (XEP-0368)
 }

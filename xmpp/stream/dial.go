@@ -5,72 +5,20 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
-	"sync"
+	"slices"
 	"time"
 
 	"mailxmppd/mail"
 )
-
-// route is what is known of a pair of domains. The manager's mu guards it.
-type route struct {
-	links     []*Link // in use, the newest last
-	dial      *dialling
-	failures  int // dials failed in a row
-	notBefore time.Time
-	lastErr   error
-}
-
-const (
-	maxBackOff = 30 * time.Second
-	maxRoutes  = 4096 // beyond it, routes with nothing to remember are forgotten
-)
-
-// idle reports whether the route holds nothing that matters now.
-func (r *route) idle(now time.Time) bool {
-	return len(r.links) == 0 && r.dial == nil && !now.Before(r.notBefore)
-}
-
-// route finds or makes the route of a pair; mu is held.
-func (m *Manager) route(p pair) *route {
-	if r := m.routes[p]; r != nil {
-		return r
-	}
-	if len(m.routes) >= maxRoutes {
-		now := time.Now()
-		for old, r := range m.routes {
-			if r.idle(now) {
-				delete(m.routes, old)
-			}
-		}
-	}
-	r := &route{}
-	m.routes[p] = r
-	return r
-}
-
-// dialling is one dial that any number of callers wait for.
-type dialling struct {
-	once sync.Once
-	done chan struct{}
-	link *Link
-	err  error
-}
-
-func (d *dialling) finish(l *Link, err error) {
-	d.once.Do(func() {
-		d.link, d.err = l, err
-		close(d.done)
-	})
-}
 
 // Link returns a live link between the two domains (A-labels), or dials the
 // targets in their order, each for at most NegotiateTimeout. Callers at the
 // same time share one dial; it goes on when ctx ends, for whoever asks next.
 // After a failure the pair is not dialled for a time that doubles: until then
 // the answer is a *NegotiationError with StageBackOff and the last error. An
-// inbound link that comes meanwhile ends all waits.
+// inbound link that comes meanwhile ends all waits. A proven peer without bidi
+// is StageBidi, and not dialled again while the stream lasts that came of it.
 func (m *Manager) Link(ctx context.Context, local, remote string, targets []Target) (*Link, error) {
 	p := pair{local, remote}
 	d, l, err := m.linkOrDial(p, targets)
@@ -94,84 +42,93 @@ func (m *Manager) linkOrDial(p pair, targets []Target) (*dialling, *Link, error)
 	if l := m.live(p); l != nil {
 		return nil, l, nil
 	}
+	if r := m.routes[p]; r != nil && r.outwardStream() != nil {
+		return nil, nil, noBidi() // said on a stream that still stands
+	}
 	if len(targets) == 0 {
 		return nil, nil, &NegotiationError{Stage: StageDial, Err: errors.New("no address to dial")}
 	}
-	r := m.route(p)
-	if r.dial != nil {
-		return r.dial, nil, nil
+	a := &m.route(p).first
+	if a.dial == nil && time.Now().Before(a.notBefore) {
+		return nil, nil, a.early()
 	}
-	if time.Now().Before(r.notBefore) {
-		out := &NegotiationError{Stage: StageBackOff, Err: r.lastErr}
-		if last, ok := errors.AsType[*NegotiationError](r.lastErr); ok {
-			out.Condition, out.Permanent, out.Peer = last.Condition, last.Permanent, last.Peer
-		}
-		return nil, nil, out
-	}
-	r.dial = &dialling{done: make(chan struct{})}
-	m.wg.Add(1)
-	go m.dialAll(p, r.dial, targets)
-	return r.dial, nil, nil
+	return m.dial(p, a, targets), nil, nil
 }
 
-func (m *Manager) dialAll(p pair, d *dialling, targets []Target) {
-	defer m.wg.Done()
-	var link *Link
-	var err error
-	for _, t := range targets {
-		var failure error
-		if link, failure = m.dialOne(p, t); failure == nil || m.ctx.Err() != nil {
-			err = failure
-			break
-		}
-		m.counters.dialFailures.Add(1)
-		m.cfg.Log.Info("stream not made", "peer", p.remote, "local", p.local, "host", t.Host, "remote", t.Addr,
-			"err", mail.Sanitise(failure.Error()))
-		err = tellingOf(err, failure)
+// dial joins or starts a dial; mu is held and the manager not stopping. A
+// route with a dial under way is not forgotten, so that a stays valid.
+func (m *Manager) dial(p pair, a *attempts, targets []Target) *dialling {
+	if a.dial == nil {
+		a.dial = &dialling{done: make(chan struct{})}
+		m.wg.Add(1)
+		go m.dialAll(p, a, a.dial, slices.Clone(targets))
 	}
+	return a.dial
+}
+
+func (m *Manager) dialAll(p pair, a *attempts, d *dialling, targets []Target) {
+	defer m.wg.Done()
+	link, err := m.tryAll(p, a, targets)
 	m.mu.Lock()
-	if r := m.routes[p]; r != nil && r.dial == d {
-		r.dial = nil
-		if err != nil {
-			r.failures++
-			r.lastErr = err
-			r.notBefore = time.Now().Add(m.backOff(r.failures))
-		}
+	if a.dial == d {
+		a.dial = nil
+	}
+	if err != nil && !d.finished() {
+		m.failed(a, err)
 	}
 	m.mu.Unlock()
 	d.finish(link, err)
 }
 
+// tryAll dials one target after the other, and once where a peer refers to.
+func (m *Manager) tryAll(p pair, a *attempts, targets []Target) (*Link, error) {
+	var err error
+	referred := false
+	for len(targets) > 0 {
+		t := targets[0]
+		targets = targets[1:]
+		link, failure := m.dialOne(p, a, t)
+		if failure == nil || m.ctx.Err() != nil {
+			return link, failure
+		}
+		m.counters.dialFailures.Add(1)
+		m.cfg.Log.Info("stream not made", "peer", p.remote, "local", p.local, "host", t.Host, "remote", t.Addr,
+			"err", mail.Sanitise(failure.Error()))
+		err = tellingOf(err, failure)
+		if n, ok := errors.AsType[*NegotiationError](failure); ok && n.Stage == StageBidi {
+			return nil, failure // there is a stream, and the domain's other hosts will say the same
+		}
+		if other := m.referral(failure, t); len(other) > 0 && !referred {
+			referred = true
+			m.counters.redirects.Add(1)
+			targets = append(other, targets...)
+		}
+	}
+	return nil, err
+}
+
 // tellingOf keeps the error that says most: what the proven peer itself said
 // comes before what a host of its network did.
 func tellingOf(old, new error) error {
-	if n, ok := errors.AsType[*NegotiationError](old); ok && n.Peer {
+	if n, ok := errors.AsType[*NegotiationError](old); ok && n.Peer && n.Condition != "see-other-host" {
 		return old
 	}
 	return new
 }
 
-// backOff is the time after the n-th failure in a row: doubling, with jitter
-// so that many pairs do not dial in step.
-func (m *Manager) backOff(n int) time.Duration {
-	d := m.cfg.BackOff
-	for ; n > 1 && d < maxBackOff; n-- {
-		d *= 2
-	}
-	d = min(d, max(maxBackOff, m.cfg.BackOff))
-	return d/2 + rand.N(d/2+1)
-}
-
-// dialOne makes a link by way of one address.
-func (m *Manager) dialOne(p pair, t Target) (*Link, error) {
-	own, err := m.cfg.Certificate(p.local)
+// dialOne makes a link by way of one address. Where the peer has no bidi, a
+// stream that carries no mail comes of it, and the error says StageBidi.
+func (m *Manager) dialOne(p pair, a *attempts, t Target) (*Link, error) {
+	n := m.negotiate(p)
+	n.dialled, n.origin = &t, a
+	own, err := n.certificate(p.local)
 	if err != nil {
 		return nil, &NegotiationError{Stage: StageTLS, Permanent: true, Err: fmt.Errorf("own certificate: %w", err)}
 	}
 	m.counters.dialled.Add(1)
 	ctx, cancel := context.WithTimeout(m.ctx, m.cfg.NegotiateTimeout)
 	defer cancel()
-	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", t.Addr)
+	raw, err := (&net.Dialer{Timeout: m.cfg.DialTimeout}).DialContext(ctx, "tcp", t.Addr)
 	if err != nil {
 		return nil, &NegotiationError{Stage: StageDial, Err: err}
 	}
@@ -182,22 +139,35 @@ func (m *Manager) dialOne(p pair, t Target) (*Link, error) {
 	defer m.grown(raw)
 	deadline, _ := ctx.Deadline()
 	raw.SetDeadline(deadline)
-	conn := tls.Client(raw, m.clientTLS(p, own))
+	if t.StartTLS {
+		n.begin(inClear{raw}, StageStartTLS)
+		if err := n.askTLS(); err != nil {
+			return nil, n.fail(err)
+		}
+	}
+	conn := tls.Client(raw, n.clientTLS(own, !t.StartTLS))
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
-		return nil, &NegotiationError{Stage: StageTLS, Permanent: errors.Is(err, errUnproven), Err: err}
+		return nil, &NegotiationError{Stage: StageTLS, Err: err}
 	}
-	n := m.negotiate(conn)
-	n.pair = p
-	if err := n.initiate(); err != nil {
+	n.begin(conn, StageHeader)
+	if err := n.initiate(ctx); err != nil {
 		return nil, n.fail(err)
 	}
 	l := n.link(false)
 	if err := m.adopt(l); err != nil {
-		n.fail(&streamError{"system-shutdown", ""})
+		n.fail(&streamError{condition: "system-shutdown"})
 		return nil, err
 	}
+	if l.way == outward {
+		return nil, noBidi()
+	}
 	return l, nil
+}
+
+func noBidi() error {
+	return &NegotiationError{Stage: StageBidi, Permanent: true, Peer: true,
+		Err: fmt.Errorf("%w: no bidirectional streams (XEP-0288)", errNoFeature)}
 }
 
 // nurse puts a dialled connection among those in negotiation.

@@ -82,6 +82,7 @@ func encodeStreamEnd(err *streamError) []byte {
 		e.Text(err.text)
 		e.End()
 	}
+	e.Raw([]byte(err.app))
 	e.End()
 	b, _ := e.Bytes() // cannot fail: constants only
 	return append(b, streamEnd...)

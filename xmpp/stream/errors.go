@@ -2,6 +2,7 @@ package stream
 
 import (
 	"errors"
+	"strings"
 
 	"mailxmppd/mail"
 	"mailxmppd/xmpp/wire"
@@ -59,12 +60,14 @@ func stanzaError(iq *wire.Element) *StanzaError {
 
 // Stages of negotiation, for NegotiationError.
 const (
-	StageBackOff = "back-off" // too early after a failure to try again
-	StageDial    = "dial"
-	StageTLS     = "tls"
-	StageHeader  = "header"
-	StageAuth    = "auth"
-	StageReady   = "ready"
+	StageBackOff  = "back-off" // too early after a failure to try again
+	StageDial     = "dial"
+	StageStartTLS = "starttls" // what comes before TLS
+	StageTLS      = "tls"
+	StageHeader   = "header"
+	StageAuth     = "auth"
+	StageBidi     = "bidi" // the peer authenticated us but offers no bidirectional streams
+	StageReady    = "ready"
 )
 
 // NegotiationError says why no link came to be.
@@ -91,12 +94,18 @@ func (e *NegotiationError) Error() string {
 func (e *NegotiationError) Unwrap() error { return e.Err }
 
 // streamError is a reason of ours to end a stream (RFC 6120 section 4.9.3).
-type streamError struct{ condition, text string }
+type streamError struct {
+	condition, text string
+	app             string // application-specific condition, encoded; "" for none
+}
 
 func (e *streamError) Error() string { return e.condition + ": " + e.text }
 
 // peerError is the stream error that the peer ended its stream with.
-type peerError struct{ condition, text string }
+type peerError struct {
+	condition, text string
+	host            string // with see-other-host: where to go, as the peer put it
+}
 
 func (e *peerError) Error() string { return "peer ended the stream: " + e.condition + " " + e.text }
 
@@ -109,6 +118,7 @@ func readPeerError(el *wire.Element) *peerError {
 			e.text = mail.Sanitise(string(c.Text))
 		default:
 			e.condition = mail.Sanitise(c.Name.Local)
+			e.host = strings.TrimSpace(string(c.Text))
 		}
 	}
 	return e

@@ -8,7 +8,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
+
+	"mailxmppd/mail"
 )
 
 func leafOf(t *testing.T, c *tls.Certificate) []*x509.Certificate {
@@ -172,4 +175,22 @@ func TestOtherNamesOfOpenSSL(t *testing.T) {
 			t.Fatal("taken when cut at", i)
 		}
 	}
+}
+
+func FuzzDomainOf(f *testing.F) {
+	for _, s := range []string{"capulet.example", "a@b.example/c@d", "bücher.example.", "[::1]", "@", "/", "\xff", "a\x00.example"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		domain, bare, err := domainOf(s)
+		if err != nil {
+			return
+		}
+		if again, err := mail.ParseDomain(domain); err != nil || again != domain {
+			t.Fatalf("%q gave %q, which is no domain", s, domain)
+		}
+		if bare != !strings.ContainsAny(s, "@/") {
+			t.Fatalf("%q is bare: %v", s, bare)
+		}
+	})
 }

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"strings"
@@ -17,14 +18,11 @@ type saslFailure struct{ condition string }
 
 func (e *saslFailure) Error() string { return "authentication refused: " + e.condition }
 
-// initiate negotiates as the connecting side. TLS has verified the peer.
-func (n *negotiation) initiate() error {
-	var err error
-	n.expires, err = verifyCertificate(n.conn.ConnectionState().PeerCertificates, n.m.cfg.Roots, n.pair.remote, x509.ExtKeyUsageServerAuth)
-	if err != nil {
+// initiate negotiates as the connecting side, inside TLS.
+func (n *negotiation) initiate(ctx context.Context) error {
+	if err := n.prove(ctx, x509.ExtKeyUsageServerAuth); err != nil {
 		return err
 	}
-	n.proven = true
 	features, err := n.openStream()
 	if err != nil {
 		return err
@@ -33,13 +31,16 @@ func (n *negotiation) initiate() error {
 	if !offersExternal(features) {
 		return errors.Join(errNoFeature, errors.New("no SASL EXTERNAL for our certificate"))
 	}
+	// Without bidi (XEP-0288) the stream carries no mail, but what an ordinary
+	// server may ask and be asked.
+	bidi := ""
 	if features.Child(nsBidiFeature, "bidi") == nil {
-		return errors.Join(errNoFeature, errors.New("no bidirectional streams (XEP-0288)"))
+		n.way = outward
+	} else {
+		bidi = "<bidi xmlns='" + nsBidi + "'>" + n.ownLimits() + "</bidi>"
 	}
 	// "=" is an empty authorization identity: the from of our header counts.
-	err = n.write("<bidi xmlns='"+nsBidi+"'>", n.ownLimits(), "</bidi>",
-		"<auth xmlns='"+nsSASL+"' mechanism='EXTERNAL'>=</auth>")
-	if err != nil {
+	if err = n.write(bidi, "<auth xmlns='"+nsSASL+"' mechanism='EXTERNAL'>=</auth>"); err != nil {
 		return err
 	}
 	el, err := n.next()
@@ -49,14 +50,17 @@ func (n *negotiation) initiate() error {
 	case el.Is(nsSASL, "failure"):
 		return readSASLFailure(el)
 	case !el.Is(nsSASL, "success"):
-		return &streamError{"policy-violation", "answer to authentication expected"}
+		return &streamError{condition: "policy-violation", text: "answer to authentication expected"}
 	}
 	n.stage = StageReady
 	if err := n.parser.Reset(n.conn); err != nil {
 		return err
 	}
-	_, err = n.openStream()
-	return err
+	if features, err = n.openStream(); err != nil {
+		return err
+	}
+	n.acks = features.Child(nsAcks, "sm") != nil
+	return nil
 }
 
 // openStream sends a header and reads header and features in return.
@@ -78,10 +82,10 @@ func (n *negotiation) openStream() (*wire.Element, error) {
 		return nil, err
 	}
 	if h.ID == "" {
-		return nil, &streamError{"undefined-condition", "stream header without id"}
+		return nil, &streamError{condition: "undefined-condition", text: "stream header without id"}
 	}
 	if !el.Is(wire.StreamNS, "features") {
-		return nil, &streamError{"policy-violation", "features expected"}
+		return nil, &streamError{condition: "policy-violation", text: "features expected"}
 	}
 	n.takeLimits(el)
 	return el, nil

@@ -2,7 +2,6 @@ package stream
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"sync"
@@ -17,27 +16,33 @@ import (
 type Link struct {
 	m       *Manager
 	cfg     *Config
-	conn    *tls.Conn
+	conn    secured
 	parser  *wire.Parser
 	binding mail.Binding
 	inbound bool
+	way     way
+	origin  *attempts // whose dial made it; nil if the peer's
+	born    time.Time
 	peerMax int    // octets of a stanza that the peer takes
 	iqFrom  string // " from='..' to='..'>" of every stanza, escaped
 	expires time.Time
 
-	out      *outbox
-	written  chan struct{} // closed when the writer has ended
-	ctx      context.Context
-	cancel   context.CancelFunc
-	handlers sync.WaitGroup // added to by the reader alone
-	life     *time.Timer
+	keepAlive time.Duration // something is sent at least that often; 0: no matter
+	acks      acks
+	heard     bool // a stanza has come; the reader's alone
+	out       *outbox
+	written   chan struct{} // closed when the writer has ended
+	ctx       context.Context
+	cancel    context.CancelFunc
+	handlers  sync.WaitGroup // added to by the reader alone
+	life      *time.Timer
 
 	mu       sync.Mutex
 	waiting  map[string]chan<- *wire.Element // requests by id, each channel with room for its answer
 	handling int                             // requests of the peer in hand
 	holding  int                             // octets of them
 	asking   int                             // requests of ours under way
-	pingID   string                          // of the last ping
+	pings    [2]string                       // ids of the last pings
 	retired  bool                            // takes no new requests, either way
 	drained  chan struct{}                   // closed when retired and nothing is under way
 
@@ -45,6 +50,9 @@ type Link struct {
 	lastBusy atomic.Int64 // when a request was last under way
 	lastPing atomic.Int64 // when we last pinged
 
+	lastWrite atomic.Int64 // when something was last sent
+
+	ending              atomic.Bool // Close was called
 	closeOnce, killOnce sync.Once
 	done                chan struct{} // closed by kill
 	silent              chan struct{} // closed by the reader: no answer will come any more
@@ -52,6 +60,8 @@ type Link struct {
 
 // Binding says for whom the link speaks and what proved it.
 func (l *Link) Binding() mail.Binding { return l.binding }
+
+func (l *Link) pair() pair { return pair{l.binding.Local, l.binding.Remote} }
 
 // MaxStanza is the size in octets that a whole stanza to the peer may have:
 // what the peer announced (XEP-0478), or our own limit where it did not.
@@ -68,6 +78,7 @@ func (l *Link) Inbound() bool { return l.inbound }
 // otherwise at once, with that stream error condition.
 func (l *Link) Close(reason string) {
 	l.closeOnce.Do(func() {
+		l.ending.Store(true)
 		l.retire()
 		go l.shut(reason)
 	})
@@ -79,10 +90,10 @@ func (l *Link) shut(reason string) {
 		await(l.drained, l.done, l.cfg.CloseTimeout)
 		l.out.end(encodeStreamEnd(nil))
 	} else {
-		l.out.end(encodeStreamEnd(&streamError{reason, ""}))
+		l.out.end(encodeStreamEnd(&streamError{condition: reason}))
 	}
 	if !await(l.done, nil, l.cfg.CloseTimeout) {
-		l.kill(ErrClosed)
+		l.kill()
 	}
 }
 
@@ -105,6 +116,7 @@ func await(a, b <-chan struct{}, d time.Duration) bool {
 func (l *Link) run() {
 	go l.writer()
 	err := l.read()
+	l.m.broke(l, err)
 	l.retire()
 	l.m.drop(l)
 	l.life.Stop()
@@ -124,20 +136,20 @@ func closeReason(err error) string {
 
 // finish ends the link after the reader has ended with err.
 func (l *Link) finish(err error) {
-	refused, wrongXML := errors.AsType[*streamError](err)
+	refused, ours := errors.AsType[*streamError](err)
 	malformed, ok := errors.AsType[*wire.Error](err)
 	if ok {
-		refused, wrongXML = &streamError{malformed.Condition, malformed.Text}, true
+		refused, ours = &streamError{condition: malformed.Condition, text: malformed.Text}, true
 	}
 	_, byPeer := errors.AsType[*peerError](err)
 	ended := err == io.EOF
-	if !wrongXML && !byPeer && !ended {
-		l.kill(err) // first, so that a waiter knows what never left
+	if !ours && !byPeer && !ended {
+		l.kill() // first, so that a waiter knows what never left
 		close(l.silent)
 		return
 	}
 	close(l.silent)
-	if wrongXML {
+	if ours {
 		l.m.counters.streamErrors.Add(1)
 	}
 	if ended {
@@ -146,11 +158,15 @@ func (l *Link) finish(err error) {
 		await(l.drained, l.written, l.cfg.CloseTimeout)
 	}
 	l.out.end(encodeStreamEnd(refused))
-	await(l.written, nil, l.cfg.CloseTimeout)
-	if wrongXML {
+	if await(l.written, nil, l.cfg.CloseTimeout) {
+		// TLS ends only now: some, as Prosody, drop their own closing tag on
+		// seeing its end (RFC 6120 section 4.4).
+		l.conn.CloseWrite()
+	}
+	if ours {
 		l.linger()
 	}
-	l.kill(err)
+	l.kill()
 }
 
 // linger reads and forgets what the peer had under way: closing a socket with
@@ -158,7 +174,7 @@ func (l *Link) finish(err error) {
 func (l *Link) linger() { lingerOn(l.conn.NetConn(), l.cfg.CloseTimeout) }
 
 // kill ends the link at once; whoever waits is released.
-func (l *Link) kill(err error) {
+func (l *Link) kill() {
 	l.killOnce.Do(func() {
 		l.retire()
 		l.out.kill()
@@ -193,15 +209,6 @@ func (l *Link) usable() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return !l.retired
-}
-
-// send writes to the connection; the peer has WriteTimeout to take it.
-func (l *Link) send(p []byte) error {
-	if err := l.conn.SetWriteDeadline(time.Now().Add(l.cfg.WriteTimeout)); err != nil {
-		return err
-	}
-	_, err := l.conn.Write(p)
-	return err
 }
 
 func direction(inbound bool) string {

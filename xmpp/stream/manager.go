@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"mailxmppd/xmpp/wire"
 )
 
 // maxPerPair bounds the live links of one pair of domains; beyond it the
@@ -26,6 +28,7 @@ type Manager struct {
 
 	mu        sync.Mutex
 	routes    map[pair]*route
+	questions map[question]chan<- *wire.Element // of ask, each channel with room for its answer
 	listeners map[net.Listener]struct{}
 	young     map[net.Conn]struct{} // connections in negotiation
 	accepted  int                   // connections accepted and still open
@@ -37,15 +40,14 @@ type Manager struct {
 func NewManager(cfg Config) *Manager {
 	m := &Manager{
 		cfg: cfg.withDefaults(), routes: map[pair]*route{}, listeners: map[net.Listener]struct{}{},
-		young: map[net.Conn]struct{}{}, perAddr: map[netip.Addr]int{},
+		young: map[net.Conn]struct{}{}, questions: map[question]chan<- *wire.Element{}, perAddr: map[netip.Addr]int{},
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	return m
 }
 
 // Live returns a link between the two domains (A-labels) that takes requests,
-// whoever opened it, or nil. The newest is preferred: it was proven last, and
-// an older one may be half dead.
+// whoever opened it, or nil.
 func (m *Manager) Live(local, remote string) *Link {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -54,18 +56,14 @@ func (m *Manager) Live(local, remote string) *Link {
 
 func (m *Manager) live(p pair) *Link {
 	if r := m.routes[p]; r != nil {
-		for _, l := range slices.Backward(r.links) {
-			if l.usable() {
-				return l
-			}
-		}
+		return r.pick(false)
 	}
 	return nil
 }
 
 // adopt makes a negotiated link live and starts it.
 func (m *Manager) adopt(l *Link) error {
-	p := pair{l.binding.Local, l.binding.Remote}
+	p := l.pair()
 	m.notify.Lock()
 	defer m.notify.Unlock()
 	m.mu.Lock()
@@ -76,24 +74,26 @@ func (m *Manager) adopt(l *Link) error {
 	delete(m.young, l.conn.NetConn())
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	r := m.route(p)
-	r.links = append(r.links, l)
-	r.failures, r.notBefore, r.lastErr = 0, time.Time{}, nil
-	if r.dial != nil {
-		r.dial.finish(l, nil)
-		r.dial = nil
-	}
-	first := len(r.links) == 1
-	var oldest *Link
-	if len(r.links) > maxPerPair {
-		oldest = r.links[0]
+	group := r.group(l.way)
+	others := slices.Clone(*group)
+	first := l.way == bothWays && len(others) == 0
+	*group = append(*group, l)
+	if l.way == bothWays {
+		r.found(l)
 	}
 	m.wg.Add(1)
 	m.mu.Unlock()
 	m.counters.ready.Add(1)
 	m.cfg.Log.Info("stream ready", "peer", p.remote, "local", p.local, "dir", direction(l.inbound),
-		"remote", l.binding.Addr, "tls", l.binding.TLS)
-	if oldest != nil {
-		oldest.Close("conflict") // RFC 6120 section 4.9.3.3
+		"remote", l.binding.Addr, "proof", l.binding.Proof, "tls", l.binding.TLS, "stanzas", l.way.String())
+	if len(others) >= maxPerPair {
+		others[0].Close("conflict") // RFC 6120 section 4.9.3.3
+		others = others[1:]
+	}
+	if l.way == bothWays && l.inbound {
+		for _, old := range others {
+			old.ping() // which tells those that a crash of the peer has left
+		}
 	}
 	if first && m.cfg.Up != nil {
 		m.cfg.Up(p.local, p.remote)
@@ -111,20 +111,21 @@ func (m *Manager) adopt(l *Link) error {
 
 // drop takes a link out of use. It may be called more than once.
 func (m *Manager) drop(l *Link) {
-	p := pair{l.binding.Local, l.binding.Remote}
+	p := l.pair()
 	m.notify.Lock()
 	defer m.notify.Unlock()
 	m.mu.Lock()
 	r, i := m.routes[p], -1
+	last := false
 	if r != nil {
-		i = slices.Index(r.links, l)
-	}
-	if i >= 0 {
-		r.links = slices.Delete(r.links, i, i+1)
-	}
-	last := i >= 0 && len(r.links) == 0
-	if last && r.idle(time.Now()) {
-		delete(m.routes, p)
+		group := r.group(l.way)
+		if i = slices.Index(*group, l); i >= 0 {
+			*group = slices.Delete(*group, i, i+1)
+		}
+		last = i >= 0 && l.way == bothWays && len(*group) == 0
+		if r.idle(time.Now()) {
+			delete(m.routes, p)
+		}
 	}
 	m.mu.Unlock()
 	if last && m.cfg.Down != nil {
@@ -154,7 +155,7 @@ func (m *Manager) Shutdown(ctx context.Context) {
 		select {
 		case <-l.done:
 		case <-ctx.Done():
-			l.kill(ErrClosed)
+			l.kill()
 		}
 	}
 	m.wg.Wait()
@@ -163,7 +164,7 @@ func (m *Manager) Shutdown(ctx context.Context) {
 // all returns every link in use; mu is held.
 func (m *Manager) all() (links []*Link) {
 	for _, r := range m.routes {
-		links = append(links, r.links...)
+		links = slices.Concat(links, r.links, r.inward, r.outward)
 	}
 	return links
 }

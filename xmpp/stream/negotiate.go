@@ -1,9 +1,6 @@
 package stream
 
 import (
-	"crypto/tls"
-	"errors"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -12,30 +9,44 @@ import (
 	"mailxmppd/xmpp/wire"
 )
 
-// negotiation takes a connection with TLS up to a link. It belongs to one
-// goroutine; the connection's deadline bounds all of it. STARTTLS would come
-// before it, on a parser of its own.
+// negotiation takes a connection up to a link. It belongs to one goroutine;
+// the connection's deadline bounds all of it.
 type negotiation struct {
-	m       *Manager
-	conn    *tls.Conn
-	parser  *wire.Parser
-	pair    pair
-	stage   string
-	opened  bool // our stream header is out
-	proven  bool // the peer's certificate proves pair.remote
-	expires time.Time
-	peerMax int
+	m        *Manager
+	conn     secured
+	parser   *wire.Parser
+	pair     pair
+	dialled  *Target   // nil where we accept
+	origin   *attempts // that it is one of; nil where we accept
+	stage    string
+	opened   bool   // our stream header is out
+	proven   bool   // the peer's certificate proves pair.remote
+	proof    string // what did
+	way      way
+	acks     bool // the peer offers acks
+	expires  time.Time
+	peerMax  int
+	peerIdle time.Duration
 }
 
-func (m *Manager) negotiate(conn *tls.Conn) *negotiation {
+func (m *Manager) negotiate(p pair) *negotiation {
 	return &negotiation{
-		m: m, conn: conn, parser: wire.NewParser(conn, wire.PreAuth()), stage: StageHeader,
-		peerMax: m.cfg.Limits.StanzaBytes,
+		m: m, pair: p, peerMax: m.cfg.Limits.StanzaBytes, expires: time.Now().Add(m.cfg.MaxLife),
 	}
 }
 
+// begin starts a stream, with nothing of what was read before it.
+func (n *negotiation) begin(conn secured, stage string) {
+	n.conn, n.stage, n.opened = conn, stage, false
+	n.parser = wire.NewParser(conn, wire.PreAuth())
+}
+
 func (n *negotiation) write(parts ...string) error {
-	_, err := n.conn.Write([]byte(strings.Join(parts, "")))
+	all := strings.Join(parts, "")
+	if all == "" {
+		return nil
+	}
+	_, err := n.conn.Write([]byte(all))
 	return err
 }
 
@@ -61,9 +72,9 @@ func (n *negotiation) header() (*wire.Header, error) {
 	case err != nil:
 		return nil, err
 	case h.Content != nsServer:
-		return nil, &streamError{"invalid-namespace", "content is not jabber:server"}
+		return nil, &streamError{condition: "invalid-namespace", text: "content is not jabber:server"}
 	case majorVersion(h.Version) < 1: // RFC 6120 section 4.7.5
-		return nil, &streamError{"unsupported-version", ""}
+		return nil, &streamError{condition: "unsupported-version"}
 	}
 	return h, nil
 }
@@ -82,81 +93,13 @@ func majorVersion(v string) int {
 func (n *negotiation) samePair(h *wire.Header) error {
 	switch {
 	case h.From == "" || h.To == "":
-		return &streamError{"improper-addressing", "stream header without from or to"}
+		return &streamError{condition: "improper-addressing", text: "stream header without from or to"}
 	case !sameDomain(h.From, n.pair.remote):
-		return &streamError{"invalid-from", "stream header from another domain"}
+		return &streamError{condition: "invalid-from", text: "stream header from another domain"}
 	case !sameDomain(h.To, n.pair.local):
-		return &streamError{"host-unknown", "stream header for another domain"}
+		return &streamError{condition: "host-unknown", text: "stream header for another domain"}
 	}
 	return nil
-}
-
-// takeLimits reads what the peer announces (XEP-0478) in its features or its
-// bidi element. RFC 6120 section 13.12 has 10,000 octets as the least.
-func (n *negotiation) takeLimits(parent *wire.Element) {
-	limits := parent.Child(nsLimits, "limits")
-	if limits == nil {
-		return
-	}
-	if max := limits.Child(nsLimits, "max-bytes"); max != nil {
-		if v, err := strconv.ParseUint(strings.TrimSpace(string(max.Text)), 10, 31); err == nil && v >= 10000 {
-			n.peerMax = int(v)
-		}
-	}
-}
-
-func (n *negotiation) ownLimits() string {
-	return "<limits xmlns='" + nsLimits + "'><max-bytes>" + strconv.Itoa(n.m.cfg.Limits.StanzaBytes) +
-		"</max-bytes><idle-seconds>" + strconv.Itoa(int(n.m.cfg.IdleClose.Seconds())) + "</idle-seconds></limits>"
-}
-
-// fail turns the peer away: the stream error that fits, if it has not left by
-// itself, and the closing tag. It returns the error to report.
-func (n *negotiation) fail(err error) *NegotiationError {
-	out := &NegotiationError{Stage: n.stage, Err: err}
-	own, ok := errors.AsType[*streamError](err)
-	if malformed, isXML := errors.AsType[*wire.Error](err); isXML {
-		own, ok = &streamError{malformed.Condition, malformed.Text}, true
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		own, ok = &streamError{"connection-timeout", "negotiation took too long"}, true
-	}
-	if theirs, isTheirs := errors.AsType[*peerError](err); isTheirs {
-		out.Condition, out.Peer = theirs.condition, n.proven
-		out.Permanent = !passing(theirs.condition)
-	}
-	if saslErr, isSASL := errors.AsType[*saslFailure](err); isSASL {
-		out.Condition, out.Peer = saslErr.condition, n.proven
-		out.Permanent = saslErr.condition != "temporary-auth-failure"
-	}
-	if errors.Is(err, errNoFeature) {
-		out.Peer, out.Permanent = n.proven, true
-	}
-	n.conn.SetDeadline(time.Now().Add(min(n.m.cfg.CloseTimeout, n.m.cfg.NegotiateTimeout)))
-	if ok {
-		out.Condition, out.Permanent = own.condition, !passing(own.condition)
-		n.m.counters.streamErrors.Add(1)
-		if !n.opened { // RFC 6120 section 4.9.1.2: an error needs a stream around it
-			n.open(newID())
-		}
-		n.write(string(encodeStreamEnd(own)))
-	} else if n.opened {
-		n.write(streamEnd)
-	}
-	n.conn.CloseWrite()
-	lingerOn(n.conn.NetConn(), min(n.m.cfg.CloseTimeout, n.m.cfg.NegotiateTimeout))
-	n.conn.NetConn().Close()
-	return out
-}
-
-// passing reports whether a stream error condition speaks of the moment.
-func passing(condition string) bool {
-	switch condition {
-	case "conflict", "connection-timeout", "internal-server-error", "remote-connection-failed",
-		"reset", "resource-constraint", "system-shutdown", "undefined-condition":
-		return true
-	}
-	return false
 }
 
 // link makes the link of a finished negotiation.
@@ -165,9 +108,11 @@ func (n *negotiation) link(inbound bool) *Link {
 	n.parser.SetLimits(n.m.cfg.Limits)
 	state := n.conn.ConnectionState()
 	l := &Link{
-		m: n.m, cfg: &n.m.cfg, conn: n.conn, parser: n.parser, inbound: inbound, peerMax: n.peerMax,
+		m: n.m, cfg: &n.m.cfg, conn: n.conn, parser: n.parser, inbound: inbound, way: n.way,
+		origin: n.origin, born: time.Now(),
+		peerMax: n.peerMax, keepAlive: keepAlive(n.peerIdle),
 		binding: mail.Binding{
-			Local: n.pair.local, Remote: n.pair.remote, Proof: "pkix", TLS: describeTLS(state),
+			Local: n.pair.local, Remote: n.pair.remote, Proof: n.proof, TLS: describeTLS(state),
 			Addr: n.conn.RemoteAddr().String(),
 		},
 		iqFrom:  addresses(n.pair),
@@ -179,8 +124,8 @@ func (n *negotiation) link(inbound bool) *Link {
 		done:    make(chan struct{}),
 		silent:  make(chan struct{}),
 	}
-	if latest := time.Now().Add(n.m.cfg.MaxLife); latest.Before(l.expires) {
-		l.expires = latest
+	if n.acks {
+		l.enableAcks()
 	}
 	return l
 }

@@ -23,10 +23,15 @@ var (
 type outbox struct {
 	pool *sync.Pool // of *[]byte, spare buffers of all links
 
+	// One of those who wait for room tries at a time, in the order of their
+	// coming: else small stanzas would keep a large one out for ever.
+	requests, answers chan struct{}
+
 	mu      sync.Mutex
 	pending []byte
 	flying  int           // octets taken and not yet written
 	put     int64         // position of the end of pending
+	stanzas uint32        // put in so far, modulo 2^32
 	begun   int64         // position up to which octets may have left
 	ended   bool          // the closing tag is in: nothing more is taken in
 	dead    bool          // nothing more leaves
@@ -35,13 +40,26 @@ type outbox struct {
 }
 
 func newOutbox(pool *sync.Pool) *outbox {
-	return &outbox{pool: pool, room: make(chan struct{}), wake: make(chan struct{}, 1)}
+	return &outbox{
+		pool: pool, requests: make(chan struct{}, 1), answers: make(chan struct{}, 1),
+		room: make(chan struct{}), wake: make(chan struct{}, 1),
+	}
 }
 
 // try puts a stanza in, given in parts, if no more than limit octets are
 // queued then. A stanza larger than the limit goes through an empty queue.
 // On errFull, room is closed once trying again makes sense.
 func (o *outbox) try(limit int, parts ...[]byte) (at int64, room <-chan struct{}, err error) {
+	return o.enter(limit, 1, parts)
+}
+
+// nonza is try for what is no stanza, and is not counted as one.
+func (o *outbox) nonza(limit int, b []byte) error {
+	_, _, err := o.enter(limit, 0, [][]byte{b})
+	return err
+}
+
+func (o *outbox) enter(limit int, stanzas uint32, parts [][]byte) (at int64, room <-chan struct{}, err error) {
 	n := 0
 	for _, p := range parts {
 		n += len(p)
@@ -55,11 +73,25 @@ func (o *outbox) try(limit int, parts ...[]byte) (at int64, room <-chan struct{}
 	case queued > 0 && queued+n > limit:
 		return 0, o.room, errFull
 	}
+	o.stanzas += stanzas
 	return o.append(n, parts), nil, nil
 }
 
-// wait is try until there is room.
-func (o *outbox) wait(ctx context.Context, limit int, parts ...[]byte) (at int64, err error) {
+// stanzasPut counts the stanzas put in so far, modulo 2^32.
+func (o *outbox) stanzasPut() uint32 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.stanzas
+}
+
+// wait is try until there is room, in the line of requests or of answers.
+func (o *outbox) wait(ctx context.Context, line chan struct{}, limit int, parts ...[]byte) (at int64, err error) {
+	select {
+	case line <- struct{}{}:
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
+	defer func() { <-line }()
 	for {
 		at, room, err := o.try(limit, parts...)
 		if err != errFull {
@@ -176,24 +208,4 @@ func (o *outbox) neverLeft(at int64) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.dead && o.begun <= at
-}
-
-// writer moves what is queued to the connection until the link ends.
-func (l *Link) writer() {
-	defer close(l.written)
-	var batch []byte
-	for last := false; !last; {
-		if batch, last = l.out.take(batch); batch == nil {
-			return
-		}
-		for p := range slices.Chunk(batch, piece) {
-			l.out.leaving(len(p))
-			if err := l.send(p); err != nil {
-				l.kill(err)
-				return
-			}
-			l.out.left(len(p))
-		}
-	}
-	l.conn.CloseWrite()
 }

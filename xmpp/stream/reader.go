@@ -51,20 +51,35 @@ func (l *Link) receive(el *wire.Element) error {
 	case el.Is(wire.StreamNS, "error"):
 		return readPeerError(el)
 	case el.Name.Space == nsDialback:
-		return l.answerDialback(el)
-	case el.Is(nsServer, "iq"):
+		return l.sayNow(l.m.answerDialback(el, "not-authorized"))
+	case el.Name.Space == nsAcks:
+		return l.receiveAck(el)
+	case el.Name.Space != nsServer:
+		return &streamError{condition: "unsupported-stanza-type", text: "element is no stanza"}
+	case l.way == outward:
+		// Without bidi the stream is ours alone to speak on.
+		l.m.counters.foreignStanzas.Add(1)
+		return &streamError{condition: "not-authorized", text: "stream takes no stanzas this way"}
+	}
+	l.acks.handled++
+	switch el.Name.Local {
+	case "iq":
 		return l.receiveIQ(el)
-	case el.Is(nsServer, "message"), el.Is(nsServer, "presence"):
+	case "message", "presence":
 		_, err := l.admit(el)
 		return err
 	}
-	return &streamError{"unsupported-stanza-type", "element is no stanza"}
+	return &streamError{condition: "unsupported-stanza-type", text: "element is no stanza"}
 }
 
 func (l *Link) receiveIQ(el *wire.Element) error {
 	ok, err := l.admit(el)
 	if !ok || err != nil {
 		return err
+	}
+	if !l.heard {
+		l.heard = true
+		l.m.settle(l)
 	}
 	if isAnswer(el) {
 		l.answered(el)
@@ -100,7 +115,7 @@ func isAnswer(el *wire.Element) bool {
 func (l *Link) admit(el *wire.Element) (ok bool, err error) {
 	to, from := el.Attr("to"), el.Attr("from")
 	if to == "" || from == "" {
-		return false, &streamError{"improper-addressing", "stanza without from or to"}
+		return false, &streamError{condition: "improper-addressing", text: "stanza without from or to"}
 	}
 	toDomain, toBare, toErr := l.nameOf(to)
 	fromDomain, fromBare, fromErr := l.nameOf(from)
@@ -108,7 +123,7 @@ func (l *Link) admit(el *wire.Element) (ok bool, err error) {
 	switch {
 	case fromErr == nil && fromDomain != l.binding.Remote && !isAnswer(el):
 		l.m.counters.foreignStanzas.Add(1)
-		return false, &streamError{"invalid-from", "stream does not speak for this domain"}
+		return false, &streamError{condition: "invalid-from", text: "stream does not speak for this domain"}
 	case silent && (fromErr != nil || toErr != nil || fromDomain != l.binding.Remote || !fromBare ||
 		toDomain != l.binding.Local || !toBare):
 		l.m.counters.strayAnswers.Add(1)
@@ -137,7 +152,7 @@ func (l *Link) nameOf(s string) (domain string, bare bool, err error) {
 // hand gives a request to the handler, on a goroutine of its own, unless the
 // peer has too much in hand already. The reader never waits for a slot.
 func (l *Link) hand(iq *IQ, el *wire.Element) error {
-	if l.cfg.Handle == nil {
+	if l.cfg.Handle == nil || l.way == inward {
 		return l.refuse(el, stanza.Cancel, stanza.ServiceUnavailable, "")
 	}
 	l.mu.Lock()
@@ -182,7 +197,7 @@ func (l *Link) reply(id string, r Reply) {
 	}
 	ctx, cancel := context.WithTimeout(l.ctx, l.cfg.RequestTimeout)
 	defer cancel()
-	if _, err := l.out.wait(ctx, l.answerLimit(), parts...); err != nil && l.usable() {
+	if _, err := l.out.wait(ctx, l.out.answers, l.answerLimit(), parts...); err != nil && l.usable() {
 		l.cfg.Log.Warn("answer was not sent", "peer", l.binding.Remote, "err", err)
 	}
 }
@@ -195,9 +210,27 @@ func (l *Link) answerLimit() int { return l.cfg.MaxOutBytes + l.cfg.MaxOutBytes/
 // answerNow queues what the reader answers by itself. If even the room kept
 // for that is full, the peer asks without reading: the link ends.
 func (l *Link) answerNow(parts ...[]byte) error {
-	_, _, err := l.out.try(l.cfg.MaxOutBytes+l.cfg.MaxOutBytes/4, parts...)
+	if l.way == inward {
+		l.answerElsewhere(parts)
+		return nil
+	}
+	_, _, err := l.out.try(l.readerLimit(), parts...)
+	return unread(err)
+}
+
+// sayNow is answerNow for what belongs to this very stream and is no stanza.
+func (l *Link) sayNow(s string) error {
+	if s == "" {
+		return nil
+	}
+	return unread(l.out.nonza(l.readerLimit(), []byte(s)))
+}
+
+func (l *Link) readerLimit() int { return l.cfg.MaxOutBytes + l.cfg.MaxOutBytes/4 }
+
+func unread(err error) error {
 	if err == errFull {
-		return &streamError{"resource-constraint", "answers are not being read"}
+		return &streamError{condition: "resource-constraint", text: "answers are not being read"}
 	}
 	return nil // a link that is closing owes no answer
 }

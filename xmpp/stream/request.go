@@ -27,7 +27,7 @@ func (l *Link) Request(ctx context.Context, typ string, payload []byte) (*wire.E
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, l.cfg.RequestTimeout, ErrTimeout)
 	defer cancel()
-	at, err := l.out.wait(ctx, l.cfg.MaxOutBytes, head, payload, iqEnd)
+	at, err := l.out.wait(ctx, l.out.requests, l.cfg.MaxOutBytes, head, payload, iqEnd)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNotSent, err)
 	}
@@ -89,19 +89,27 @@ func (l *Link) forget(id string) {
 	l.checkDrained()
 }
 
-// answered hands an IQ result or error to whoever waits for it. The link's
-// pair of domains has been checked, so the table's key is the id alone.
+// answered hands an IQ result or error to whoever waits for it. The pair of
+// domains has been checked, so what is left of the key is the id. An answer
+// may come over any stream of the pair (RFC 6120 section 10.4): an ordinary
+// server with bidi sends it over the stream that it dialled itself.
 func (l *Link) answered(iq *wire.Element) {
+	if !l.take(iq) && !l.m.answeredElsewhere(l, iq) {
+		l.m.counters.strayAnswers.Add(1)
+	}
+}
+
+// take hands an answer to who waits for it on this link, if anybody does.
+func (l *Link) take(iq *wire.Element) bool {
 	id := iq.Attr("id")
 	l.mu.Lock()
 	answer, ok := l.waiting[id]
 	delete(l.waiting, id) // one answer each: the channel has room for one
 	l.mu.Unlock()
-	if !ok {
-		l.m.counters.strayAnswers.Add(1)
-		return
+	if ok {
+		answer <- iq
 	}
-	answer <- iq
+	return ok
 }
 
 // touch notes that a request is or was under way.

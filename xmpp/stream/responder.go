@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/base64"
 	"strings"
@@ -9,13 +10,13 @@ import (
 	"mailxmppd/xmpp/wire"
 )
 
-// respond negotiates as the receiving side.
-func (n *negotiation) respond() error {
+// respond negotiates as the receiving side, inside TLS.
+func (n *negotiation) respond(ctx context.Context) error {
 	h, err := n.header()
 	if err != nil {
 		return err
 	}
-	if err := n.greeted(h); err != nil {
+	if err := n.greeted(ctx, h); err != nil {
 		return err
 	}
 	if err := n.open(newID()); err != nil {
@@ -55,68 +56,77 @@ func (n *negotiation) respond() error {
 	return n.write("<stream:features>", n.ownLimits(), "</stream:features>")
 }
 
-// greeted judges the first header: for whom, from whom, and whether the
-// certificate proves it.
-func (n *negotiation) greeted(h *wire.Header) error {
-	if h.From == "" || h.To == "" {
-		return &streamError{"improper-addressing", "stream header without from or to"}
+// greeted judges the first header inside TLS: for whom, from whom, and whether
+// the certificate proves it.
+func (n *negotiation) greeted(ctx context.Context, h *wire.Header) error {
+	if h.From == "" {
+		return &streamError{condition: "improper-addressing", text: "stream header without from"}
 	}
-	to, bare, err := domainOf(h.To)
-	if err != nil || !bare {
-		return &streamError{"host-unknown", ""}
+	if err := n.addressed(h); err != nil {
+		return err
 	}
-	// The peer verified the certificate of the name it asked for in TLS: the
-	// stream is for that domain and no other.
-	state := n.conn.ConnectionState()
-	if asked, err := mail.ParseDomain(strings.TrimSuffix(state.ServerName, ".")); err != nil || asked != to {
-		return &streamError{"host-unknown", "not the domain of the TLS server name"}
-	}
-	n.pair.local = to
-	from, bare, err := domainOf(h.From)
-	if err != nil || !bare || mail.IsLiteral(from) {
-		return &streamError{"invalid-from", ""}
-	}
-	n.pair.remote = from
-	n.expires, err = verifyCertificate(state.PeerCertificates, n.m.cfg.Roots, from,
-		x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth)
-	n.proven = err == nil
-	if err != nil {
+	if err := n.prove(ctx, x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth); err != nil {
 		n.m.counters.unproven.Add(1)
-		n.m.cfg.Log.Info("stream peer not proven", "peer", from, "remote", n.conn.RemoteAddr().String(),
+		n.m.cfg.Log.Info("stream peer not proven", "peer", n.pair.remote, "remote", n.conn.RemoteAddr().String(),
 			"err", mail.Sanitise(err.Error()))
 	}
 	return nil
 }
 
-// authenticated waits for SASL EXTERNAL, and for bidi before it (XEP-0288
-// section 2.2): without bidi our answers would need a second stream, so such
-// a peer is turned away before it is authenticated.
+// addressed takes the names from a first header. The peer has verified the
+// certificate of the domain that it named before TLS or in it, so the stream
+// is for that domain and no other.
+func (n *negotiation) addressed(h *wire.Header) error {
+	if h.To == "" {
+		return &streamError{condition: "improper-addressing", text: "stream header without to"}
+	}
+	to, bare, err := domainOf(h.To)
+	if err != nil || !bare {
+		return &streamError{condition: "host-unknown"}
+	}
+	if n.pair.local != "" && to != n.pair.local {
+		return &streamError{condition: "host-unknown", text: "not the domain that was named before"}
+	}
+	if h.From != "" { // before TLS it may be kept back (RFC 6120 section 4.7.1)
+		from, bare, err := domainOf(h.From)
+		if err != nil || !bare || mail.IsLiteral(from) || n.pair.remote != "" && from != n.pair.remote {
+			return &streamError{condition: "invalid-from"}
+		}
+		n.pair.remote = from
+	}
+	n.pair.local = to
+	return nil
+}
+
+// authenticated waits for SASL EXTERNAL. bidi may come before it (XEP-0288
+// section 2.2); without it the stream takes no answers and carries no mail.
 func (n *negotiation) authenticated() error {
-	bidi := false
+	n.way = inward
 	for {
 		el, err := n.next()
 		if err != nil {
 			return err
 		}
 		switch {
-		case el.Is(nsBidi, "bidi") && !bidi:
-			bidi = true
+		case el.Is(nsBidi, "bidi") && n.way == inward:
+			n.way = bothWays
 			n.takeLimits(el) // XEP-0478 section 3: the initiator has no features to put them in
 		case el.Is(nsSASL, "auth"):
 			condition := n.judgeAuth(el)
 			if condition != "" {
 				n.m.counters.authFailures.Add(1)
 				n.write("<failure xmlns='" + nsSASL + "'><" + condition + "/></failure>")
-				return &streamError{"policy-violation", "authentication failed"}
-			}
-			if !bidi {
-				return &streamError{"policy-violation", "bidirectional streams (XEP-0288) are required"}
+				return &streamError{condition: "policy-violation", text: "authentication failed"}
 			}
 			return nil
+		case el.Name.Space == nsDialback:
+			if err := n.write(n.m.answerDialback(el, "not-authorized")); err != nil {
+				return err
+			}
 		case el.Name.Space == nsServer: // RFC 6120 section 4.9.3.12
-			return &streamError{"not-authorized", "stanza before authentication"}
+			return &streamError{condition: "not-authorized", text: "stanza before authentication"}
 		default:
-			return &streamError{"unsupported-stanza-type", "element not expected here"}
+			return &streamError{condition: "unsupported-stanza-type", text: "element not expected here"}
 		}
 	}
 }

@@ -2,12 +2,8 @@ package stream
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"io"
-	"net"
 	"strings"
-	"time"
 
 	"mailxmppd/mail"
 )
@@ -18,43 +14,47 @@ const alpn = "xmpp-server"
 
 // baseTLS has what both roles share. Sessions are never resumed, so that every
 // stream rests on certificates shown on its own connection; records are sent
-// at full size from the start, which stanzas in bulk profit from.
-func baseTLS() *tls.Config {
-	return &tls.Config{
+// at full size from the start, which stanzas in bulk profit from. direct says
+// that TLS comes first, not by STARTTLS.
+func baseTLS(direct bool) *tls.Config {
+	c := &tls.Config{
 		MinVersion:                  tls.VersionTLS12,
-		NextProtos:                  []string{alpn},
 		SessionTicketsDisabled:      true,
 		DynamicRecordSizingDisabled: true,
 	}
-}
-
-// serverTLS asks for the peer's certificate but leaves the judgement to
-// negotiation, which knows the domain it has to prove.
-func (m *Manager) serverTLS() *tls.Config {
-	c := baseTLS()
-	c.ClientAuth = tls.RequestClientCert
-	c.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-		// Without a server name there is no telling which domain is meant.
-		domain, err := mail.ParseDomain(strings.TrimSuffix(hello.ServerName, "."))
-		if err != nil {
-			return nil, errors.New("no usable server name")
-		}
-		return m.cfg.Certificate(domain)
+	if direct {
+		c.NextProtos = []string{alpn}
 	}
 	return c
 }
 
-// clientTLS verifies the peer by its domain, never by the name of the host
-// that DNS gave for it (RFC 6120 section 13.7.1.2.1). The library's own check
-// is off because it knows neither SRVName nor XmppAddr.
-func (m *Manager) clientTLS(p pair, own *tls.Certificate) *tls.Config {
-	c := baseTLS()
-	c.ServerName = p.remote
-	c.InsecureSkipVerify = true
-	c.VerifyConnection = func(s tls.ConnectionState) error {
-		_, err := verifyCertificate(s.PeerCertificates, m.cfg.Roots, p.remote, x509.ExtKeyUsageServerAuth)
-		return err
+// serverTLS asks for the peer's certificate but leaves the judgement to
+// prove, which knows the domain it has to prove. With direct TLS the server
+// name says which of our domains is meant; with STARTTLS the stream header has
+// said so before, and counts.
+func (n *negotiation) serverTLS(direct bool) *tls.Config {
+	c := baseTLS(direct)
+	c.ClientAuth = tls.RequestClientCert
+	c.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if direct {
+			domain, err := mail.ParseDomain(strings.TrimSuffix(hello.ServerName, "."))
+			if err != nil {
+				return nil, errors.New("no usable server name")
+			}
+			n.pair.local = domain
+		}
+		return n.certificate(n.pair.local)
 	}
+	return c
+}
+
+// clientTLS names the peer by its domain, never by the name of the host that
+// DNS gave for it (RFC 6120 section 13.7.1.2.1), and leaves the judgement to
+// prove: the library's own check knows neither SRVName nor XmppAddr.
+func (n *negotiation) clientTLS(own *tls.Certificate, direct bool) *tls.Config {
+	c := baseTLS(direct)
+	c.ServerName = n.pair.remote
+	c.InsecureSkipVerify = true
 	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return own, nil }
 	return c
 }
@@ -62,14 +62,4 @@ func (m *Manager) clientTLS(p pair, own *tls.Certificate) *tls.Config {
 // describeTLS is the form in which mail.Binding tells the parameters.
 func describeTLS(s tls.ConnectionState) string {
 	return strings.ReplaceAll(tls.VersionName(s.Version), " ", "") + " " + tls.CipherSuiteName(s.CipherSuite)
-}
-
-// maxLinger bounds the octets read from a peer that is being turned away.
-const maxLinger = 4 << 20
-
-// lingerOn reads and forgets until the peer closes, so that what we said last
-// reaches it before the socket goes.
-func lingerOn(conn net.Conn, d time.Duration) {
-	conn.SetReadDeadline(time.Now().Add(d))
-	io.Copy(io.Discard, io.LimitReader(conn, maxLinger))
 }

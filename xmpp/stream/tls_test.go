@@ -48,7 +48,7 @@ func TestCertificatesOfServers(t *testing.T) {
 				capulet.mu.Lock()
 				defer capulet.mu.Unlock()
 				r := capulet.routes[pair{"capulet.example", "montague.example"}]
-				return r == nil || time.Now().After(r.notBefore)
+				return r == nil || time.Now().After(r.first.notBefore)
 			})
 			l, err := capulet.Link(t.Context(), "capulet.example", "montague.example", montague.target())
 			if tt.accept {

@@ -69,6 +69,9 @@ func (in *input) need(n int) error {
 	return nil
 }
 
+// Buffered is how many octets have been read beyond what was returned.
+func (in *input) Buffered() int { return in.end - in.pos }
+
 // window is what has been read and not consumed.
 func (in *input) window() []byte { return in.buf[in.pos:in.end] }
 

@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"encoding/base64"
 	"errors"
 	"strconv"
 	"unicode/utf8"
@@ -78,7 +77,7 @@ func (e *Encoder) Raw(b []byte) {
 // into the buffer. One call encodes one whole value.
 func (e *Encoder) Base64(p []byte) {
 	e.closeTag()
-	e.buf = base64.StdEncoding.AppendEncode(e.buf, p)
+	e.buf = appendBase64(e.buf, p)
 }
 
 // End closes the element opened last.

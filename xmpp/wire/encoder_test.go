@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"encoding/base64"
+	"math/rand/v2"
 	"testing"
 )
 
@@ -47,6 +49,29 @@ func TestEncoderRefuses(t *testing.T) {
 		build(e)
 		if b, err := e.Bytes(); err == nil {
 			t.Errorf("%s: gave %q", name, b)
+		}
+	}
+}
+
+// TestBase64 compares with the standard library, over every length that ends
+// differently and every digit pair.
+func TestBase64(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for n := range 300 {
+		p := make([]byte, n)
+		if n == 299 {
+			p = make([]byte, 64<<10)
+		}
+		for i := range p {
+			p[i] = byte(random.Uint32())
+		}
+		e := NewEncoder([]byte("x"))
+		e.Start("a", "")
+		e.Base64(p)
+		e.End()
+		got, err := e.Bytes()
+		if want := "x<a>" + base64.StdEncoding.EncodeToString(p) + "</a>"; err != nil || string(got) != want {
+			t.Fatalf("%d octets: %v", n, err)
 		}
 	}
 }

@@ -1,6 +1,9 @@
 package wire
 
-import "io"
+import (
+	"io"
+	"sync"
+)
 
 // StreamNS qualifies the stream's own elements (RFC 6120 section 4.8.1).
 const StreamNS = "http://etherx.jabber.org/streams"
@@ -24,6 +27,7 @@ type Parser struct {
 	slab     []Element // elements of the current stanza not handed out yet
 	root     string    // the stream element's name as written
 	lastText int       // octets of the last long text
+	spare    sync.Pool // of *[]byte: texts that were released
 	err      error
 }
 
@@ -229,9 +233,7 @@ func (p *Parser) content(count *int) error {
 		if err := p.endTag(e.raw); err != nil {
 			return err
 		}
-		if len(e.Text) >= minBuffer {
-			p.lastText = len(e.Text)
-		}
+		p.endText(e.Element)
 		p.scope = p.scope[:e.scope]
 		p.open = p.open[:len(p.open)-1]
 		return nil

@@ -101,7 +101,47 @@ func (p *Parser) grow(e *Element, n int) {
 	if need <= cap(e.Text) || need < 1024 {
 		return
 	}
-	e.Text = append(make([]byte, 0, max(need, 2*cap(e.Text), p.lastText)), e.Text...)
+	n = max(need, 2*cap(e.Text), p.lastText)
+	var room []byte
+	if n >= minSpare {
+		if b, ok := p.spare.Get().(*[]byte); ok && cap(*b) >= need {
+			room = (*b)[:0]
+		}
+	}
+	if room == nil {
+		room = make([]byte, 0, n)
+	}
+	e.Text = append(room, e.Text...)
+}
+
+// endText ends the text of an element. One that stayed far shorter than the
+// last long one gives the room for that back: what a stanza takes in memory
+// stays in proportion to its size.
+func (p *Parser) endText(e *Element) {
+	if len(e.Text) >= minBuffer {
+		p.lastText = len(e.Text)
+	}
+	if room := e.Text; cap(room) >= minSpare && len(room) < cap(room)/4 {
+		e.Text = append([]byte(nil), room...)
+		p.spare.Put(&room)
+	}
+}
+
+// minSpare is the least capacity that is worth keeping.
+const minSpare = 16 << 10
+
+// Release gives back the long texts of an element and its children, for those
+// to come: a transfer brings one after the other, and to collect them as
+// garbage costs as much as to parse them. Nobody may use them any more. Safe
+// for concurrent use with the parser.
+func (p *Parser) Release(e *Element) {
+	if room := e.Text; cap(room) >= minSpare {
+		e.Text = nil
+		p.spare.Put(&room)
+	}
+	for _, c := range e.Children {
+		p.Release(c)
+	}
 }
 
 // section reads a CDATA section (XML 1.0 section 2.7) from behind "<!".

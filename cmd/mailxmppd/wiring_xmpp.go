@@ -63,7 +63,7 @@ func newXMPP(cfg *config.Config, st store.Store, resolver *dns.Resolver, roots *
 		Lookup: func(ctx context.Context, host string) ([]netip.Addr, error) {
 			a := resolver.Addrs(ctx, host)
 			if len(a.Records) == 0 {
-				return nil, fmt.Errorf("addresses of %s: %s: %w", host, a.Status, a.Err)
+				return nil, fmt.Errorf("%s has no address: %s", host, a.Status)
 			}
 			return a.Records, nil
 		},

@@ -2,20 +2,26 @@
 // same run and prints ratios.
 //
 //	go run ./lab/bench pair [--json] [--messages N] [--reps N] [--store URL]
+//	go run ./lab/bench leg [--json] [--volume MB] [--reps N] [--streams N] [--hold D] [--large MB]
 //
 // pair: 16 SMTP sessions -> gateway A -> XMPP over TLS -> gateway B -> sink,
 // with 10 KB messages, spooled and cut-through, beside a pair of Postfix
 // relays with verified TLS between them, where Postfix is installed.
+//
+// leg: the XMPP leg alone, no store, between two processes, 64 messages in
+// flight, beside bare length-prefixed frames over the same TLS; the memory of
+// idle streams and of one large message.
 package main
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
 func main() {
@@ -28,9 +34,21 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	if len(args) == 0 || args[0] != "pair" {
-		return fmt.Errorf("usage: bench pair [flags]")
+	if len(args) == 0 {
+		return errors.New("usage: bench pair|leg [flags]")
 	}
+	switch args[0] {
+	case "pair":
+		return runPair(ctx, args[1:])
+	case "leg":
+		return runLeg(ctx, args[1:])
+	case legSide:
+		return runLegSide()
+	}
+	return fmt.Errorf("no benchmark named %q", args[0])
+}
+
+func runPair(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("pair", flag.ContinueOnError)
 	p := pairParams{Sessions: 16, Size: 10 << 10}
 	asJSON := flags.Bool("json", false, "print the report as JSON")
@@ -38,18 +56,32 @@ func run(ctx context.Context, args []string) error {
 	flags.IntVar(&p.Reps, "reps", 3, "repetitions")
 	flags.StringVar(&p.Store, "store", "sqlite", "sqlite, or the URL of a PostgreSQL database")
 	flags.StringVar(&p.profile, "profile", "", "folder for CPU profiles of the gateways (build tag profile)")
-	if err := flags.Parse(args[1:]); err != nil {
+	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	report, err := benchPair(ctx, p)
 	if err != nil {
 		return err
 	}
-	if *asJSON {
-		enc := json.NewEncoder(os.Stdout)
-		enc.SetIndent("", " ")
-		return enc.Encode(report)
+	return report.output(os.Stdout, *asJSON)
+}
+
+func runLeg(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("leg", flag.ContinueOnError)
+	p := legParams{InFlight: 64, Sizes: []int{20 << 10, 200 << 10}}
+	asJSON := flags.Bool("json", false, "print the report as JSON")
+	flags.IntVar(&p.VolumeMB, "volume", 800, "MB of content per repetition")
+	flags.IntVar(&p.Reps, "reps", 5, "repetitions")
+	flags.IntVar(&p.Streams, "streams", 2000, "idle streams to hold; 0 to leave that out")
+	flags.DurationVar(&p.Hold, "hold", time.Minute, "how long to hold them")
+	flags.IntVar(&p.LargeMB, "large", 50, "MB of the one large message; 0 to leave that out")
+	flags.StringVar(&p.profile, "profile", "", "folder for CPU profiles of both sides")
+	if err := flags.Parse(args); err != nil {
+		return err
 	}
-	report.print(os.Stdout)
-	return nil
+	report, err := benchLeg(ctx, p)
+	if err != nil {
+		return err
+	}
+	return report.output(os.Stdout, *asJSON)
 }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -72,12 +74,23 @@ func environment() map[string]string {
 	return env
 }
 
+// output prints the report for people, or as JSON.
+func (r report) output(w io.Writer, asJSON bool) error {
+	if asJSON {
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", " ")
+		return enc.Encode(r)
+	}
+	r.print(w)
+	return nil
+}
+
 func (r report) print(w io.Writer) {
 	for _, c := range r.Cases {
 		fmt.Fprintf(w, "%s %+v\n", r.Bench, c.Params)
 		for _, run := range c.Runs {
 			fmt.Fprintf(w, "  %-22s", run.Name)
-			for _, metric := range []string{"msgs_per_s", "cpu_ms_per_msg", "load_cpu_ms_per_msg"} {
+			for _, metric := range slices.Sorted(maps.Keys(run.Metrics)) {
 				m := run.Metrics[metric]
 				fmt.Fprintf(w, "  %s %.2f (%.2f to %.2f)", metric, m.Median, m.Min, m.Max)
 			}

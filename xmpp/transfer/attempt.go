@@ -21,6 +21,7 @@ type attempt struct {
 	a    mail.Attempt
 	env  mail.Envelope // as it goes out; its recipients are a's in a's order
 	out  []mail.Outcome
+	bulk bool // link is the one for bulk
 }
 
 // deliver carries the recipients in batches. misfit, if any, is what those
@@ -93,23 +94,30 @@ func (t *attempt) acceptedBefore(b *batch, ans *answer) map[string]bool {
 	return done
 }
 
+// startOffer writes the offer of a batch up to its content.
+func (t *attempt) startOffer(buf []byte, b *batch) *wire.Encoder {
+	e := wire.NewEncoder(buf)
+	encodeOffer(e, &offer{tid: t.a.Transfer, size: t.a.Facts.Size, sum: t.a.Facts.SHA256,
+		hops: t.a.Facts.Received + countReceived(t.a.Trace), env: t.env, rcpts: b.rcpts, trace: t.a.Trace}, time.Now())
+	return e
+}
+
 // carry hands one batch over, or returns it in smaller batches when its offer
 // would not fit into one stanza.
 func (t *attempt) carry(ctx context.Context, b *batch) []*batch {
 	buf := t.s.buffers.Get().(*[]byte)
 	defer t.s.buffers.Put(buf)
-	e := wire.NewEncoder((*buf)[:0])
-	o := &offer{tid: t.a.Transfer, size: t.a.Facts.Size, sum: t.a.Facts.SHA256,
-		hops: t.a.Facts.Received + countReceived(t.a.Trace), env: t.env, rcpts: b.rcpts, trace: t.a.Trace}
-	encodeOffer(e, o, time.Now())
-
-	inline := o.size <= int64(min(t.s.cfg.MaxInline, t.caps.MaxInline)) &&
-		t.stanza(e, contentTags+base64.StdEncoding.EncodedLen(int(o.size))) <= t.link.MaxStanza()
+	e := t.startOffer((*buf)[:0], b)
+	size := t.a.Facts.Size
+	inline := size <= int64(min(t.s.cfg.MaxInline, t.caps.MaxInline)) &&
+		t.stanza(e, contentTags+base64.StdEncoding.EncodedLen(int(size))) <= t.link.MaxStanza()
 	if inline {
 		if err := t.addWhole(e); err != nil {
 			t.fail(b, mail.AsFailure(err))
 			return nil
 		}
+	} else {
+		t.useBulk(ctx)
 	}
 	e.End()
 	payload, err := e.Bytes()
@@ -120,7 +128,7 @@ func (t *attempt) carry(ctx context.Context, b *batch) []*batch {
 	case inline:
 		t.offerWhole(ctx, b, payload)
 	case len(payload)+t.around() <= t.link.MaxStanza():
-		t.offerChunks(ctx, b, payload)
+		t.offerChunks(ctx, b)
 	case len(b.rcpts) > 1:
 		return b.halves()
 	default:

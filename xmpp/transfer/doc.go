@@ -8,6 +8,10 @@
 // answered after the Receiver has made the message durable, and an acceptance
 // asked for again is answered from the store's memory.
 //
+// A transfer in chunks is held by whoever took its last offer: another node, or
+// another stream to this one, takes it up from what the store has, and a fencing
+// token keeps the former from adding to it or committing it.
+//
 // Failure semantics: what went wrong before a request was written is
 // temporary; a connection lost between a request that can move responsibility
 // (an offer with its content, a commit) and its answer leaves the message in

@@ -46,6 +46,7 @@ func parseElement(xml []byte) (*wire.Element, error) {
 type memoryStore struct {
 	mu       sync.Mutex
 	known    map[store.TransferKey]*memoryTransfer
+	turn     int64
 	messages []acceptedMessage
 	fail     error // of every call
 }
@@ -53,6 +54,7 @@ type memoryStore struct {
 type memoryTransfer struct {
 	hash     store.ContentHash
 	open     bool
+	turn     int64
 	content  []byte
 	accepted map[mail.Address]mail.ID
 }
@@ -103,16 +105,22 @@ func (s *memoryStore) TransferBegin(_ context.Context, k store.TransferKey, h st
 	if err != nil {
 		return store.Transfer{}, err
 	}
-	t.open = true
-	return s.view(k), nil
+	s.turn++
+	t.open, t.turn = true, s.turn
+	v := s.view(k)
+	v.Turn = t.turn
+	return v, nil
 }
 
 func (s *memoryStore) Append(_ context.Context, k store.TransferKey, offset int64, p []byte) (int64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := s.known[k]
+	t := s.known[k.Name()]
 	if s.fail != nil || t == nil || !t.open {
 		return 0, errors.Join(s.fail, store.ErrNotFound)
+	}
+	if k.Turn != 0 && k.Turn != t.turn {
+		return 0, store.ErrLeaseLost
 	}
 	if offset == int64(len(t.content)) {
 		t.content = append(t.content, p...)
@@ -143,9 +151,12 @@ func (s *memoryStore) Accept(_ context.Context, k store.TransferKey, h store.Con
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t, err := s.begin(k, h)
+	t, err := s.begin(k.Name(), h)
 	if err != nil {
 		return nil, nil, err
+	}
+	if m.Content == nil && k.Turn != 0 && k.Turn != t.turn {
+		return nil, nil, store.ErrLeaseLost
 	}
 	if m.Content == nil {
 		content = t.content
@@ -169,7 +180,8 @@ func (s *memoryStore) Accept(_ context.Context, k store.TransferKey, h store.Con
 func (s *memoryStore) TransferAbort(_ context.Context, k store.TransferKey) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t := s.known[k]; t != nil {
+	k, turn := k.Name(), k.Turn
+	if t := s.known[k]; t != nil && (turn == 0 || turn == t.turn) {
 		t.open, t.content = false, nil
 		if len(t.accepted) == 0 {
 			delete(s.known, k)
@@ -354,11 +366,24 @@ type oneLink struct {
 	caps      Capabilities
 	err       error
 	forgotten int
+	mu        sync.Mutex
+	asked     int
+	most      int              // links given out, when not 0; then there is none
+	again     func(n int) Link // the link for the n-th question, from 2
 }
 
 func (o *oneLink) Forget(string, string) { o.forgotten++ }
 
 func (o *oneLink) Link(context.Context, string, string) (Link, Capabilities, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.asked++
+	if o.most > 0 && o.asked > o.most {
+		return nil, Capabilities{}, errors.New("no route")
+	}
+	if o.again != nil && o.asked > 1 {
+		return o.again(o.asked), o.caps, o.err
+	}
 	return o.link, o.caps, o.err
 }
 

@@ -21,6 +21,7 @@ type open struct {
 	rcpts   []verdict // from the offer
 	pending []int     // recipients that may be accepted
 	scan    *scanner  // of the octets that the store holds
+	turn    int64     // fencing token of the store
 	cost    int
 }
 
@@ -40,6 +41,7 @@ type slot struct {
 type table struct {
 	perDomain, most int
 	idle            time.Duration
+	tally           *tally
 
 	mu     sync.Mutex
 	slots  map[store.TransferKey]*slot
@@ -49,8 +51,8 @@ type table struct {
 	swept  time.Time
 }
 
-func newTable(perDomain, most int, idle time.Duration) *table {
-	return &table{perDomain: perDomain, most: most, idle: idle,
+func newTable(perDomain, most int, idle time.Duration, t *tally) *table {
+	return &table{perDomain: perDomain, most: most, idle: idle, tally: t,
 		slots: map[store.TransferKey]*slot{}, domain: map[string]int{}}
 }
 
@@ -80,6 +82,14 @@ func (s *slot) wait(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// held is the key of the open transfer with its fencing token. Only in the
+// slot's turn, while it is open.
+func (s *slot) held() store.TransferKey {
+	k := s.key
+	k.Turn = s.open.turn
+	return k
 }
 
 func (s *slot) pass() { s.turn <- struct{}{} }
@@ -119,10 +129,13 @@ func (t *table) start(s *slot, o *open) *mail.Failure {
 	defer t.mu.Unlock()
 	t.forget(s)
 	t.sweep()
+	if !t.room(s.key.Domain, o.cost) {
+		t.relieve(s.key.Domain)
+	}
 	switch {
 	case t.domain[s.key.Domain] >= t.perDomain:
 		return mail.Fail(mail.ResourceShort, "too many open transfers from your domain", nil)
-	case t.open >= t.most || t.octets+o.cost > maxOpenOctets:
+	case !t.room(s.key.Domain, o.cost):
 		return mail.Fail(mail.ResourceShort, "too many open transfers", nil)
 	}
 	t.open++
@@ -131,6 +144,41 @@ func (t *table) start(s *slot, o *open) *mail.Failure {
 	s.open, s.cost, s.used = o, o.cost, time.Now()
 	return nil
 }
+
+// room reports whether a domain may open one more. The last quarter of the
+// places is for domains that have but a few, so that some domains that open
+// all they may leave room for the others.
+func (t *table) room(domain string, cost int) bool {
+	const few = 4
+	has := t.domain[domain]
+	return has < t.perDomain && t.open < t.most && t.octets+cost <= maxOpenOctets &&
+		(has < few || t.open < t.most-t.most/4)
+}
+
+// relieve drops the transfer that has rested longest: of the domain that asks
+// where it has all it may, else of anybody's. It must have rested for some
+// minutes (xep-draft section 9.4); its octets stay in the store, and an offer
+// takes them up again.
+func (t *table) relieve(domain string) {
+	var longest *slot
+	for _, s := range t.slots {
+		if s.refs > 0 || s.cost == 0 || t.domain[domain] >= t.perDomain && s.key.Domain != domain {
+			continue
+		}
+		if longest == nil || s.used.Before(longest.used) {
+			longest = s
+		}
+	}
+	if longest != nil && time.Since(longest.used) >= min(restBeforeDrop, t.idle) {
+		t.forget(longest)
+		t.drop(longest)
+		t.tally.add(countDropped)
+	}
+}
+
+// restBeforeDrop is how long a transfer has to make no progress before it
+// makes room for another.
+const restBeforeDrop = 5 * time.Minute
 
 // end closes the transfer of a slot in its turn.
 func (t *table) end(s *slot) {
@@ -161,6 +209,9 @@ func (t *table) sweep() {
 	t.swept = time.Now()
 	for _, s := range t.slots {
 		if s.refs == 0 && time.Since(s.used) > t.idle {
+			if s.cost > 0 {
+				t.tally.add(countDropped)
+			}
 			t.forget(s)
 			t.drop(s)
 		}

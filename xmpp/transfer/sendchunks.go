@@ -5,26 +5,46 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 
 	"mailxmppd/mail"
 	"mailxmppd/mail/faults"
+	"mailxmppd/xmpp/stream"
 )
 
-// maxRounds bounds how often one attempt goes back: to an earlier offset
-// without having got further, or to a new offer.
-const maxRounds = 4
+// maxRounds bounds how often one attempt goes back without having got further:
+// to an earlier offset, or to a new offer. maxOffers bounds its offers in all.
+const (
+	maxRounds = 4
+	maxOffers = 64
+)
 
 // errForgotten says that the peer has no offer for the transfer any more.
 var errForgotten = errors.New("peer does not know the transfer any more")
 
+// useBulk goes on over the link for bulk: with all of a transfer, since the
+// peer's node that has the offer is the one that knows of it.
+func (t *attempt) useBulk(ctx context.Context) {
+	links, ok := t.s.cfg.Links.(BulkLinks)
+	if !ok || t.bulk {
+		return
+	}
+	t.bulk = true
+	if l, err := links.Bulk(ctx, t.a.Local, t.a.Domain); err == nil {
+		t.link = l
+	}
+}
+
 // offerChunks offers a message whose content follows in chunks (xep-draft
-// section 5.3). A peer that was started again meanwhile gets the offer again.
-func (t *attempt) offerChunks(ctx context.Context, b *batch, payload []byte) {
-	for range maxRounds {
-		faults.Point("xmpp.before-offer")
-		ans, err := t.request(ctx, "set", payload, t.a.Transfer)
+// section 5.3). Where the stream is cut, or the peer was started again, it is
+// offered again and goes on from what the peer holds (section 5.5).
+func (t *attempt) offerChunks(ctx context.Context, b *batch) {
+	held, rounds := int64(0), 0
+	var last error
+	for range maxOffers {
+		ans, err := t.offerOnce(ctx, b)
 		switch {
+		case err != nil && t.reconnected(ctx, err):
+			last = err
 		case err != nil:
 			t.fail(b, t.failure(err)) // nothing has moved yet
 			return
@@ -34,18 +54,66 @@ func (t *attempt) offerChunks(ctx context.Context, b *batch, payload []byte) {
 		case !ans.matches(b.rcpts) || ans.next > t.a.Facts.Size:
 			t.fail(b, t.malformed("ready does not fit its offer"))
 			return
+		default:
+			if ans.next > held {
+				held, rounds = ans.next, 0
+			}
+			var again bool
+			if again, last = t.transfer(ctx, b, ans); !again {
+				return
+			}
 		}
-		if !t.transfer(ctx, b, ans) {
-			return
+		if rounds++; rounds >= maxRounds {
+			break
 		}
 	}
-	t.fail(b, t.malformed(errForgotten.Error()))
+	if errors.Is(last, errForgotten) {
+		t.fail(b, t.malformed(last.Error()))
+		return
+	}
+	t.fail(b, t.failure(last))
+}
+
+// offerOnce writes the offer anew each time: what is left of a deadline runs
+// down (RFC 2852 section 4).
+func (t *attempt) offerOnce(ctx context.Context, b *batch) (*answer, error) {
+	if tooLate(t.env) {
+		return nil, mail.Fail(mail.Expired, "", nil)
+	}
+	buf := t.s.buffers.Get().(*[]byte)
+	defer t.s.buffers.Put(buf)
+	e := t.startOffer((*buf)[:0], b)
+	e.End()
+	payload, err := e.Bytes()
+	if err != nil {
+		return nil, mail.Fail(mail.NotAcceptable, "envelope cannot be written in XML", err).WithStatus("5.6.0")
+	}
+	*buf = payload[:0]
+	faults.Point("xmpp.before-offer")
+	return t.request(ctx, "set", payload, t.a.Transfer)
+}
+
+// reconnected reports whether err was a cut of the stream and there is one
+// again. Then the same request may be made there, if it moves no
+// responsibility.
+func (t *attempt) reconnected(ctx context.Context, err error) bool {
+	cut := errors.Is(err, stream.ErrClosed) || errors.Is(err, stream.ErrNotSent)
+	if !cut || ctx.Err() != nil {
+		return false
+	}
+	link, _, err := t.s.cfg.Links.Link(ctx, t.a.Local, t.a.Domain)
+	if err != nil {
+		return false
+	}
+	t.link, t.bulk = link, false
+	t.useBulk(ctx)
+	return true
 }
 
 // transfer sends the content from where the peer wants it and commits.
-// again tells that the message is to be offered again; otherwise the batch is
-// settled.
-func (t *attempt) transfer(ctx context.Context, b *batch, r *answer) (again bool) {
+// again tells that the message is to be offered again, and why; otherwise the
+// batch is settled.
+func (t *attempt) transfer(ctx context.Context, b *batch, r *answer) (again bool, why error) {
 	at, size := r.next, t.a.Facts.Size
 	for round := 0; round < maxRounds; {
 		before := at
@@ -53,25 +121,29 @@ func (t *attempt) transfer(ctx context.Context, b *batch, r *answer) (again bool
 		at, err = t.sendChunks(ctx, at, r)
 		if err == nil && at >= size {
 			var ans *answer
-			if ans, err = t.commit(ctx); err != nil || ans.kind != next && ans.kind != unknown {
+			ans, err = t.commit(ctx)
+			if err == nil && ans.kind == unknown {
+				err = errForgotten
+			}
+			// A commit that certainly never left is as good as none.
+			if err != nil && !errors.Is(err, errForgotten) && !errors.Is(err, stream.ErrNotSent) || err == nil && ans.kind != next {
 				t.conclude(b, ans, err)
-				return false
+				return false, nil
 			}
-			if ans.kind == unknown {
-				return true
+			if err == nil {
+				at = ans.next
 			}
-			at = ans.next
 		}
 		switch {
-		case errors.Is(err, errForgotten):
-			return true
+		case errors.Is(err, errForgotten), err != nil && t.reconnected(ctx, err):
+			return true, err
 		case err != nil:
 			f := t.failure(err)
 			if f.Class == mail.Permanent {
 				t.abort(ctx)
 			}
 			t.fail(b, f)
-			return false
+			return false, nil
 		case at <= before || at >= size:
 			round++
 		}
@@ -80,7 +152,7 @@ func (t *attempt) transfer(ctx context.Context, b *batch, r *answer) (again bool
 		}
 	}
 	t.fail(b, t.malformed("peer does not get the content together"))
-	return false
+	return false, nil
 }
 
 // commit asks the peer to take responsibility (xep-draft section 5.4).
@@ -194,44 +266,6 @@ func (t *attempt) sendChunk(ctx context.Context, payload *[]byte) (stands int64,
 	case ans.kind != next:
 		return 0, t.malformed("unexpected " + string(ans.kind) + " to a chunk")
 	}
+	faults.Point("xmpp.chunk-sent")
 	return ans.next, nil
-}
-
-// window counts the chunks in flight and keeps what came of them.
-type window struct {
-	free   chan struct{}
-	flying sync.WaitGroup
-	stop   context.CancelFunc // releases the chunks in flight
-
-	mu     sync.Mutex
-	at     int64 // the least offset that the peer has told where it was behind; else the size
-	behind bool
-	err    error // the first
-}
-
-// enter waits for room; false when there is no use in sending on.
-func (w *window) enter(ctx context.Context) bool {
-	select {
-	case w.free <- struct{}{}:
-	case <-ctx.Done():
-		return false
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.err == nil && !w.behind
-}
-
-// leave enters what came of the chunk that ended at an offset.
-func (w *window) leave(end, stands int64, err error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	switch {
-	case err != nil && w.err == nil:
-		w.err = err
-		w.stop()
-	case err == nil && stands < end:
-		w.behind = true
-		w.at = min(w.at, stands)
-	}
-	<-w.free
 }

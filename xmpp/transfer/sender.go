@@ -32,9 +32,17 @@ type Links interface {
 	Forget(local, remote string)
 }
 
+// BulkLinks is a Links that can have a further stream for a pair of domains, so
+// that small mail does not wait behind large mail (xep-draft section 9.5). The
+// link may be the only one there is; an error means that the one that Link
+// gave is to be used.
+type BulkLinks interface {
+	Bulk(ctx context.Context, local, remote string) (Link, error)
+}
+
 // SenderConfig configures a Sender. Zero values stand for the defaults.
 type SenderConfig struct {
-	Links          Links
+	Links          Links         // chunks go over its Bulk link if it is a BulkLinks
 	MaxInline      int           // octets of content sent inside an offer, where the peer takes as much; 64 KiB, negative for none
 	Chunk          int           // octets of content in a chunk, where the peer takes as much; 128 KiB
 	Window         int           // chunks of a transfer in flight, where the peer takes as many; 4
@@ -69,8 +77,8 @@ func (s *Sender) Deliver(ctx context.Context, a mail.Attempt) []mail.Outcome {
 	if f := bound(a.Local, a.Domain, a.Envelope.Sender, a.Envelope.Recipients); f != nil {
 		return mail.AllFailed(n, f)
 	}
-	if by := a.Envelope.DeliverBy; by != nil && by.Mode == 'R' && time.Until(by.Deadline) < time.Second {
-		return mail.AllFailed(n, mail.Fail(mail.Expired, "", nil)) // RFC 2852 section 4
+	if tooLate(a.Envelope) {
+		return mail.AllFailed(n, mail.Fail(mail.Expired, "", nil))
 	}
 	link, caps, err := s.cfg.Links.Link(ctx, a.Local, a.Domain)
 	if err != nil {
@@ -84,11 +92,21 @@ func (s *Sender) Deliver(ctx context.Context, a mail.Attempt) []mail.Outcome {
 	if f == nil && a.Facts.Size > caps.MaxMessage {
 		f = mail.Failf(mail.TooLarge, "message is larger than the %d octets that %s takes", caps.MaxMessage, a.Domain)
 	}
+	if f == nil && a.Facts.Received+countReceived(a.Trace) > mail.MaxHops {
+		f = mail.Fail(mail.Loop, "", nil) // xep-draft section 7.1
+	}
 	if f != nil && !a.InDoubt {
 		return mail.AllFailed(n, f)
 	}
 	t := &attempt{s: s, link: link, caps: caps, a: a, env: env}
 	return t.deliver(ctx, f)
+}
+
+// tooLate reports whether an envelope is to be delivered within a time that is
+// over (RFC 2852 section 4).
+func tooLate(env mail.Envelope) bool {
+	by := env.DeliverBy
+	return by != nil && by.Mode == 'R' && time.Until(by.Deadline) < time.Second
 }
 
 // Check asks a peer which recipients it would take: one entry per recipient,

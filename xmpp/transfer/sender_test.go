@@ -316,6 +316,7 @@ func TestLostConnections(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			x := newSetup()
 			x.link.before, x.link.after = c.before, c.after
+			x.links.most = 1 // and the peer is gone
 			a := message(c.size, "romeo", "nobody")
 			out := x.deliver(t, a)
 			expect(t, out, c.want+" "+c.want)
@@ -324,7 +325,7 @@ func TestLostConnections(t *testing.T) {
 			}
 			// The next attempt, on a new link, settles it, without a twin.
 			x.link = newFakeLink(x.server)
-			x.links.link = x.link
+			x.links.link, x.links.most = x.link, 0
 			a.InDoubt = out[0].Failure.Class == mail.InDoubt
 			expect(t, x.deliver(t, a), "ok no-such-mailbox/5.1.1")
 			got := x.store.all()
@@ -372,7 +373,9 @@ func TestResumeAfterCut(t *testing.T) {
 				return nil
 			}
 			a := message(400000, "romeo")
+			x.links.most = 1
 			out := x.deliver(t, a)
+			x.links.most = 0
 			a.InDoubt = out[0].Failure != nil && out[0].Failure.Class == mail.InDoubt
 			if restart { // the receiver, with what its store has
 				x.server = NewServer(x.server.cfg)

@@ -38,13 +38,18 @@ type ServerConfig struct {
 	OpenFor          time.Duration // without progress, before an open transfer makes room; 1 h
 	ChunkWait        time.Duration // of a chunk for those before it; 10 s
 	RetryAfter       time.Duration // told to a peer that has to wait; 1 min
+	NullPerMinute    int           // offers with a null reverse-path of one bound domain; 600
+	ChecksPerMinute  int           // recipients that one bound domain may ask about; 3,000
 	Log              *slog.Logger
 }
 
 // Server answers the requests of peers. Safe for concurrent use.
 type Server struct {
-	cfg  ServerConfig
-	open *table
+	cfg    ServerConfig
+	open   *table
+	nulls  *rates
+	checks *rates
+	tally  *tally
 }
 
 // NewServer makes a Server.
@@ -57,10 +62,16 @@ func NewServer(cfg ServerConfig) *Server {
 	defaultTo(&cfg.OpenFor, time.Hour)
 	defaultTo(&cfg.ChunkWait, 10*time.Second)
 	defaultTo(&cfg.RetryAfter, time.Minute)
+	defaultTo(&cfg.NullPerMinute, 600)
+	defaultTo(&cfg.ChecksPerMinute, 3000)
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{cfg: cfg, open: newTable(cfg.MaxOpenPerDomain, cfg.MaxOpen, cfg.OpenFor)}
+	t := newTally()
+	return &Server{
+		cfg: cfg, tally: t, nulls: newRates(cfg.NullPerMinute), checks: newRates(cfg.ChecksPerMinute),
+		open: newTable(cfg.MaxOpenPerDomain, cfg.MaxOpen, cfg.OpenFor, t),
+	}
 }
 
 func defaultTo[T int | time.Duration](v *T, otherwise T) {
@@ -78,6 +89,12 @@ func (s *Server) Handle(ctx context.Context, l *stream.Link, iq *stream.IQ) stre
 	return s.handle(ctx, l.Binding(), iq.Type, iq.Payload)
 }
 
+// HandleBound is Handle for a peer that is reached otherwise than by a stream
+// of ours; b says whom the request is from and what proves it.
+func (s *Server) HandleBound(ctx context.Context, b mail.Binding, iq *stream.IQ) stream.Reply {
+	return s.handle(ctx, b, iq.Type, iq.Payload)
+}
+
 func (s *Server) handle(ctx context.Context, b mail.Binding, typ string, p *wire.Element) stream.Reply {
 	if p == nil || p.Name.Space != Namespace {
 		return stream.Reply{Error: &stream.ErrorReply{Type: "cancel", Condition: "service-unavailable"}}
@@ -85,6 +102,7 @@ func (s *Server) handle(ctx context.Context, b mail.Binding, typ string, p *wire
 	r := request{s: s, b: b, now: time.Now()}
 	ans, f := r.answer(ctx, typ, p)
 	if f != nil {
+		s.tally.refusal(f)
 		s.cfg.Log.Info("request refused", "transport", "xmpp", "peer", b.Remote, "request", p.Name.Local,
 			"cond", f.Condition, "status", f.Status(), "err", f)
 		return replyError(f)
@@ -92,11 +110,27 @@ func (s *Server) handle(ctx context.Context, b mail.Binding, typ string, p *wire
 	if ans == nil {
 		return stream.Reply{}
 	}
+	s.count(ans)
 	payload, err := ans.encode()
 	if err != nil {
 		return replyError(mail.Fail(mail.Internal, "", err))
 	}
 	return stream.Reply{Payload: payload}
+}
+
+// count notes what a request came to.
+func (s *Server) count(ans *answer) {
+	switch ans.kind {
+	case ready:
+		s.tally.add(countReady)
+		if ans.next > 0 {
+			s.tally.add(countResumed)
+		}
+	case unknown:
+		s.tally.add(countUnknown)
+	case refused:
+		s.tally.add(countRefused)
+	}
 }
 
 // request is one request being answered.
@@ -139,6 +173,10 @@ func (r *request) check(ctx context.Context, p *wire.Element) (*answer, *mail.Fa
 	if f != nil {
 		return nil, f
 	}
+	if wait := r.s.checks.take(r.b.Remote, len(rcpts), r.now); wait > 0 {
+		r.s.tally.add(countCheckFlood)
+		return nil, tooOften("too many questions, try again later", wait)
+	}
 	ans := &answer{kind: verdicts}
 	ans.rcpts, _ = r.judge(ctx, env, rcpts, nil)
 	return ans, nil
@@ -157,6 +195,7 @@ func (r *request) permitted(env *mail.Envelope, rcpts []rcpt) *mail.Failure {
 		rc := &rcpts[i]
 		if rc.bad == nil && rc.Address.Domain != r.b.Local {
 			rc.bad = mail.Failf(mail.NotPermitted, "recipient is not of %s: no relaying", r.b.Local)
+			r.s.tally.add(countRelaying)
 		}
 		if rc.bad == nil && !rc.Address.IsASCII() && !env.SMTPUTF8 {
 			rc.bad = mail.Fail(mail.NotAcceptable, "non-ASCII recipient without smtputf8", nil)

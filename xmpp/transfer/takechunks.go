@@ -2,9 +2,11 @@ package transfer
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"mailxmppd/mail"
+	"mailxmppd/mail/faults"
 	"mailxmppd/store"
 	"mailxmppd/xmpp/wire"
 )
@@ -23,7 +25,7 @@ func (r *request) chunk(ctx context.Context, p *wire.Element) (*answer, *mail.Fa
 		return nil, f
 	}
 	defer r.s.open.done(s)
-	if f := r.awaitTurn(ctx, s, offset); f != nil {
+	if f := r.awaitTurn(ctx, s, offset, int64(len(piece))); f != nil {
 		return nil, f
 	}
 	return r.appendChunk(ctx, s, offset, piece)
@@ -32,13 +34,13 @@ func (r *request) chunk(ctx context.Context, p *wire.Element) (*answer, *mail.Fa
 // awaitTurn holds a chunk back until those before it are there: the window's
 // chunks are handled side by side. It returns in the slot's turn, also after
 // the time is up or when there is no use in waiting.
-func (r *request) awaitTurn(ctx context.Context, s *slot, offset int64) *mail.Failure {
+func (r *request) awaitTurn(ctx context.Context, s *slot, offset, n int64) *mail.Failure {
 	c := r.s.cfg.Capabilities
 	end := time.NewTimer(r.s.cfg.ChunkWait)
 	defer end.Stop()
 	for s.open != nil {
 		ahead := offset - s.open.scan.facts.Size()
-		if ahead <= 0 || ahead > int64(c.Window)*int64(c.MaxChunk) {
+		if ahead <= 0 || ahead > int64(c.Window)*int64(c.MaxChunk) || offset+n > s.open.offer.size {
 			return nil
 		}
 		moved := s.moved
@@ -72,21 +74,29 @@ func (r *request) appendChunk(ctx context.Context, s *slot, offset int64, piece 
 		return nil, mail.Fail(mail.Malformed, "chunk goes beyond the offered size", nil)
 	}
 	if offset == at {
-		stands, err := r.s.cfg.Transfers.Append(ctx, s.key, offset, piece)
+		stands, err := r.s.cfg.Transfers.Append(ctx, s.held(), offset, piece)
+		if errors.Is(err, store.ErrLeaseLost) || err == nil && stands != offset+int64(len(piece)) {
+			return r.takenOver(s), nil
+		}
 		if err != nil {
 			return nil, r.lost(s, err)
-		}
-		if stands != offset+int64(len(piece)) {
-			// Another node has taken the transfer up: what was seen here is
-			// no longer what the store holds.
-			r.s.open.end(s)
-			return &answer{kind: unknown, tid: s.key.ID}, nil
 		}
 		s.open.scan.Write(piece)
 		at = stands
 		s.wake()
+		faults.Point("xmpp.chunk-taken")
+	} else {
+		r.s.tally.add(countStray)
 	}
 	return &answer{kind: next, tid: s.key.ID, next: at}, nil
+}
+
+// takenOver ends an open transfer that another node has taken up (xep-draft
+// section 9.4): what was seen here is no longer what the store holds.
+func (r *request) takenOver(s *slot) *answer {
+	r.s.tally.add(countTakenOver)
+	r.s.open.end(s)
+	return &answer{kind: unknown, tid: s.key.ID}
 }
 
 // lost ends an open transfer after a failure of the store, which may have kept
@@ -110,17 +120,21 @@ func (r *request) commit(ctx context.Context, p *wire.Element) (*answer, *mail.F
 	if at := o.scan.facts.Size(); at < o.offer.size {
 		return &answer{kind: next, tid: s.key.ID, next: at}, nil
 	}
+	held := s.held()
 	defer r.s.open.end(s)
 	if f := o.scan.verify(o.offer); f != nil {
-		r.forget(ctx, s.key)
+		r.s.tally.add(countWrongContent)
+		r.forget(ctx, held)
 		return nil, f
 	}
-	r.accept(ctx, s.key, o.offer, o.scan, nil, o.rcpts, o.pending)
-	if ans := settled(s.key.ID, o.rcpts); ans.kind == accepted {
-		return ans, nil
+	if !r.accept(ctx, held, o.offer, o.scan, nil, o.rcpts, o.pending) {
+		return r.takenOver(s), nil
 	}
-	r.forget(ctx, s.key)
-	return settled(s.key.ID, o.rcpts), nil
+	ans := settled(s.key.ID, o.rcpts)
+	if ans.kind != accepted {
+		r.forget(ctx, held)
+	}
+	return ans, nil
 }
 
 // takeByTID takes the slot of a request that has nothing but its tid.

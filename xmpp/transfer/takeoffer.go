@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"context"
+	"errors"
 	"io"
 	"slices"
 
@@ -20,6 +21,12 @@ func (r *request) offer(ctx context.Context, p *wire.Element) (*answer, *mail.Fa
 	}
 	if f == nil {
 		f = r.permitted(&o.env, o.rcpts)
+	}
+	if f == nil && o.env.Sender.IsNull() {
+		if wait := r.s.nulls.take(r.b.Remote, 1, r.now); wait > 0 {
+			r.s.tally.add(countNullFlood)
+			f = tooOften("too much mail with a null reverse-path", wait)
+		}
 	}
 	if f != nil {
 		return nil, f
@@ -79,14 +86,16 @@ func (r *request) acceptInline(ctx context.Context, s *slot, o *offer, rcpts []v
 	scan := newScanner()
 	scan.Write(o.content)
 	if f := scan.verify(o); f != nil {
+		r.s.tally.add(countWrongContent)
 		return nil, f
 	}
-	r.accept(ctx, s.key, o, scan, mail.Bytes(o.content), rcpts, pending)
+	r.accept(ctx, s.key, o, scan, mail.Bytes(o.content), rcpts, pending) // carries its content: no fence to lose
 	return settled(o.tid, rcpts), nil
 }
 
-// accept hands the message to the Receiver and enters its verdicts.
-func (r *request) accept(ctx context.Context, k store.TransferKey, o *offer, scan *scanner, c mail.Content, rcpts []verdict, pending []int) {
+// accept hands the message to the Receiver and enters its verdicts. false:
+// the open transfer with its content is another node's now.
+func (r *request) accept(ctx context.Context, k store.TransferKey, o *offer, scan *scanner, c mail.Content, rcpts []verdict, pending []int) bool {
 	env := o.env
 	for _, i := range pending {
 		env.Recipients = append(env.Recipients, o.rcpts[i].Recipient)
@@ -97,16 +106,24 @@ func (r *request) accept(ctx context.Context, k store.TransferKey, o *offer, sca
 	}
 	ids, failures := r.s.cfg.Receiver.Accept(ctx, k, o.hash(), r.b, m)
 	faults.Point("xmpp.after-accept")
+	taken := false
 	for n, i := range pending {
 		switch {
+		case n < len(failures) && failures[n] != nil && errors.Is(failures[n], store.ErrLeaseLost):
+			return false
 		case n < len(failures) && failures[n] != nil:
 			rcpts[i].failure = failures[n]
 		case n < len(ids) && ids[n] != "":
 			rcpts[i].queueID = string(ids[n])
+			taken = true
 		default:
 			rcpts[i].failure = mail.Fail(mail.Internal, "", nil)
 		}
 	}
+	if taken {
+		r.s.tally.add(countAccepted)
+	}
+	return true
 }
 
 // getReady opens a transfer in chunks, or takes up the one that is open.
@@ -116,6 +133,7 @@ func (r *request) getReady(ctx context.Context, s *slot, o *offer, rcpts []verdi
 		scan = s.open.scan
 	}
 	if f := r.s.open.start(s, &open{offer: o, rcpts: slices.Clone(rcpts), pending: pending}); f != nil {
+		r.s.tally.add(countCrowded)
 		f.RetryAfter = r.s.cfg.RetryAfter
 		return nil, f
 	}
@@ -127,7 +145,7 @@ func (r *request) getReady(ctx context.Context, s *slot, o *offer, rcpts []verdi
 		r.s.open.end(s)
 		return nil, storeFailure(err)
 	}
-	s.open.scan = scan
+	s.open.scan, s.open.turn = scan, at.Turn
 	s.wake()
 	return r.readyAt(o.tid, at.Next, rcpts), nil
 }

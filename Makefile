@@ -14,7 +14,7 @@ demo:
 # The packages that start servers and child processes share the machine with
 # the rest: the time limit is for all of them on two slow cores.
 test: deps check
-	$(GO) test -race -timeout 14m ./...
+	$(GO) test -race -count=1 -timeout 14m ./...
 
 # Both builds, as the stop points of the kill tests exist in one only.
 check:

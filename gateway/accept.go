@@ -29,14 +29,18 @@ func (e *Entrance) Sender(_ context.Context, c mail.Client, env mail.Envelope) *
 // Recipient judges a recipient at RCPT: may this client send there, and does
 // the mailbox exist as far as can be told now.
 func (e *Entrance) Recipient(ctx context.Context, c mail.Client, env mail.Envelope, r mail.Recipient) *mail.Failure {
-	domain := e.recipientDomain(r.Address)
-	if d, ours := e.domains[domain]; ours {
-		return e.verifyLocal(ctx, d, env.Sender, env.SMTPUTF8, []mail.Recipient{e.qualified(r)})[0]
+	r, returned, failure := e.meant(r)
+	if failure != nil {
+		return failure
 	}
-	if !e.trusts(c) {
+	domain := r.Address.Domain
+	if d, ours := e.domains[domain]; ours {
+		return e.verifyLocal(ctx, d, env.Sender, env.SMTPUTF8, []mail.Recipient{r})[0]
+	}
+	if !returned && !e.trusts(c) {
 		return mail.Failf(mail.NotPermitted, "relaying to %s is not permitted from %s", domain, c.Addr.Addr())
 	}
-	local, ours := e.speaker(env.Sender, mail.Origin{})
+	local, as, ours := e.speaker(env.Sender, mail.Origin{})
 	rt, failure := e.route(ctx, local, domain)
 	switch {
 	case failure != nil: // cannot be told now: the queue will find out
@@ -46,7 +50,7 @@ func (e *Entrance) Recipient(ctx context.Context, c mail.Client, env mail.Envelo
 	case !ours:
 		return errForeignSender(env.Sender, domain)
 	}
-	return e.verifyPeer(ctx, local, domain, env.Sender, env.SMTPUTF8, r)
+	return e.verifyPeer(ctx, local, domain, as, env.SMTPUTF8, r)
 }
 
 // trusts reports whether a client may relay.
@@ -63,20 +67,26 @@ func (e *Entrance) trusts(c mail.Client) bool {
 	return false
 }
 
-// qualified gives "postmaster" (RFC 5321 section 4.5.1) the domain of ours
-// that it belongs to.
-func (g *Gateway) qualified(r mail.Recipient) mail.Recipient {
+// meant is the recipient that an address stands for: "postmaster" (RFC 5321
+// section 4.5.1) gets the domain of ours that it belongs to, and an address that
+// our SRS has made leads back to where it came from, which returned tells: for
+// those we relay for anybody, since nobody else can make them.
+func (g *Gateway) meant(r mail.Recipient) (out mail.Recipient, returned bool, failure *mail.Failure) {
 	if r.Address.Domain == "" {
 		r.Address.Domain = g.fallbackDomain()
 	}
-	return r
-}
-
-func (g *Gateway) recipientDomain(a mail.Address) string {
-	if a.Domain == "" {
-		return g.fallbackDomain()
+	if g.SRS == nil {
+		return r, false, nil
 	}
-	return a.Domain
+	switch a, err := g.SRS.Reverse(r.Address); {
+	case errors.Is(err, ErrNotSRS):
+		return r, false, nil
+	case err != nil:
+		return r, false, mail.Fail(mail.NoSuchMailbox, "this forwarding address is not valid, or no longer", err)
+	default:
+		r.Address = a
+		return r, true, nil
+	}
 }
 
 // Accept takes responsibility for a message or refuses it (design: cut-through
@@ -109,7 +119,7 @@ func (g *Gateway) accept(ctx context.Context, m *mail.Message, esmtp, perRecipie
 		return refusal(mail.Fail(mail.Loop, "", nil))
 	}
 	for i, r := range m.Envelope.Recipients {
-		m.Envelope.Recipients[i] = g.qualified(r)
+		m.Envelope.Recipients[i], _, _ = g.meant(r) // judged at RCPT
 	}
 	if m.Envelope.Sender.IsNull() {
 		m.Origin.Local = g.fromDomain(m.Content)

@@ -49,7 +49,7 @@ func (g *Gateway) cutThroughPeer(ctx context.Context, m incoming) (domain, local
 			return "", "", false
 		}
 	}
-	local, ours := g.speaker(m.Envelope.Sender, m.Origin)
+	local, _, ours := g.speaker(m.Envelope.Sender, m.Origin)
 	if !ours || !g.Peers.Live(local, domain) {
 		return "", "", false
 	}
@@ -60,10 +60,12 @@ func (g *Gateway) cutThroughPeer(ctx context.Context, m incoming) (domain, local
 func (g *Gateway) handOver(ctx context.Context, m incoming, local, domain string) []mail.Outcome {
 	ctx, cancel := context.WithTimeout(ctx, g.CutThroughDeadline)
 	defer cancel()
+	env := m.Envelope
+	_, env.Sender, _ = g.speaker(env.Sender, m.Origin)
 	return g.Peers.Deliver(ctx, mail.Attempt{
 		ID:       m.ID,
 		Transfer: m.transfer,
-		Envelope: m.Envelope,
+		Envelope: env,
 		Content:  m.Content,
 		Facts:    m.Facts,
 		Trace:    m.Trace,

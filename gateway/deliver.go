@@ -53,10 +53,15 @@ type trial struct {
 
 // try picks the transport and carries one attempt through it.
 func (g *Gateway) try(ctx context.Context, l store.Lease, content mail.Content) trial {
-	local, ours := g.speaker(l.Envelope.Sender, l.Origin)
+	local, as, ours := g.speaker(l.Envelope.Sender, l.Origin)
 	rt, failure := g.route(ctx, local, l.Domain)
-	if failure == nil && rt.way == toPeer && !ours {
+	env := partOf(l)
+	switch {
+	case failure != nil || rt.way != toPeer:
+	case !ours:
 		failure = errForeignSender(l.Envelope.Sender, l.Domain)
+	default:
+		env.Sender = as
 	}
 	if failure != nil {
 		return trial{way: rt.way, outcomes: mail.AllFailed(len(l.Deliveries), failure), cut: stopped(ctx)}
@@ -66,7 +71,7 @@ func (g *Gateway) try(ctx context.Context, l store.Lease, content mail.Content) 
 		ID:       l.ID,
 		Transfer: l.Transfer,
 		Number:   l.Deliveries[0].Attempt,
-		Envelope: partOf(l),
+		Envelope: env,
 		Content:  content,
 		Facts:    l.Facts,
 		Trace:    l.Trace,

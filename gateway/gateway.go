@@ -84,6 +84,7 @@ type Config struct {
 	Store    Store
 	Peers    Peers
 	Legacy   func(domain string) Transport // for domains that are not ours and no peers
+	SRS      *SRS                          // rewrites foreign reverse-paths for peers; nil: such mail is refused
 	TempDir  string                        // for DSNs in the making, "" for the system's
 	Log      *slog.Logger
 

@@ -21,7 +21,21 @@ func (g *Gateway) Check(ctx context.Context, b mail.Binding, env mail.Envelope) 
 		}
 		return out
 	}
-	return g.verifyLocal(ctx, d, env.Sender, env.SMTPUTF8, env.Recipients)
+	out := make([]*mail.Failure, len(env.Recipients))
+	var ask []mail.Recipient
+	var at []int
+	for i, r := range env.Recipients {
+		r, returned, failure := g.meant(r)
+		if out[i] = failure; failure == nil && !returned {
+			ask, at = append(ask, r), append(at, i)
+		}
+	}
+	if len(ask) > 0 {
+		for j, f := range g.verifyLocal(ctx, d, env.Sender, env.SMTPUTF8, ask) {
+			out[at[j]] = f
+		}
+	}
+	return out
 }
 
 // Accept takes responsibility for a peer's message (xep-draft section 5): it
@@ -29,6 +43,10 @@ func (g *Gateway) Check(ctx context.Context, b mail.Binding, env mail.Envelope) 
 // for what the open transfer k holds. One id or one failure per recipient.
 func (g *Gateway) Accept(ctx context.Context, k store.TransferKey, h store.ContentHash, b mail.Binding, m *mail.Message) ([]mail.ID, []*mail.Failure) {
 	m.ID = mail.NewID()
+	m.Envelope.Recipients = slices.Clone(m.Envelope.Recipients)
+	for i, r := range m.Envelope.Recipients {
+		m.Envelope.Recipients[i], _, _ = g.meant(r) // judged by Check
+	}
 	m.Trace = append(g.received(m, true), m.Trace...)
 	faults.Point("receive.before-accept")
 

@@ -42,21 +42,27 @@ func (g *Gateway) route(ctx context.Context, local, domain string) (route, *mail
 }
 
 // speaker is the domain of ours that a message is sent for (xep-draft section
-// 6): the reverse-path's if it is ours; for a null reverse-path the one that
-// was found when the message came in. ok is false for a foreign reverse-path,
-// which no stream of ours may speak for; local is then the default domain,
-// which asks for the way: a domain that is not ours can ask nobody.
-func (g *Gateway) speaker(sender mail.Address, o mail.Origin) (local string, ok bool) {
+// 6), and the reverse-path under which it goes to a peer: the reverse-path's
+// domain if it is ours; for a null one the domain that was found when the
+// message came in; for a foreign one that of SRS, which rewrites it, since no
+// stream of ours may speak for it. ok is false where that cannot be; local is
+// then the default domain, which asks for the way all the same.
+func (g *Gateway) speaker(sender mail.Address, o mail.Origin) (local string, as mail.Address, ok bool) {
 	if sender.IsNull() {
 		if _, ours := g.domains[o.Local]; ours {
-			return o.Local, true
+			return o.Local, sender, true
 		}
-		return g.fallbackDomain(), true
+		return g.fallbackDomain(), sender, true
 	}
 	if _, ours := g.domains[sender.Domain]; ours {
-		return sender.Domain, true
+		return sender.Domain, sender, true
 	}
-	return g.fallbackDomain(), false
+	if g.SRS != nil {
+		if as, err := g.SRS.Forward(sender); err == nil {
+			return as.Domain, as, true
+		}
+	}
+	return g.fallbackDomain(), sender, false
 }
 
 // errForeignSender answers mail to a peer whose sender no stream of ours may

@@ -33,7 +33,7 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	p, err := assemble(cfg, st, log)
+	p, err := assemble(ctx, cfg, st, log)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"crypto/rand"
 	"log/slog"
 
 	"mailxmppd/admin"
@@ -12,7 +14,7 @@ import (
 )
 
 // assemble makes all parts and puts them together.
-func assemble(cfg *config.Config, st store.Store, log *slog.Logger) (*parts, error) {
+func assemble(ctx context.Context, cfg *config.Config, st store.Store, log *slog.Logger) (*parts, error) {
 	resolver, err := dns.New(cfg.DNS.Servers, cfg.DNS.Timeout.Duration)
 	if err != nil {
 		return nil, err
@@ -42,7 +44,12 @@ func assemble(cfg *config.Config, st store.Store, log *slog.Logger) (*parts, err
 	if err != nil {
 		return nil, err
 	}
+	srs, err := newSRS(ctx, cfg, st)
+	if err != nil {
+		return nil, err
+	}
 	p.gateway, err = gateway.New(gateway.Config{
+		SRS:      srs,
 		Hostname: cfg.SMTP.Hostname, Domains: domains, Store: st, Legacy: legacy, Log: log,
 		Peers:      peering{p.xmpp.directory, p.xmpp.sender, p.xmpp.streams},
 		CutThrough: cfg.XMPP.CutThrough, CutThroughDeadline: cfg.XMPP.CutThroughDeadline.Duration, CutThroughPerPeer: cfg.XMPP.CutThroughPerPeer,
@@ -62,4 +69,19 @@ func assemble(cfg *config.Config, st store.Store, log *slog.Logger) (*parts, err
 		p.admin = &service{server: admin.New(st, log, p.gateway.QueueChanged)}
 	}
 	return p, nil
+}
+
+// newSRS makes what rewrites foreign reverse-paths; its key is made once and
+// shared by all nodes.
+func newSRS(ctx context.Context, cfg *config.Config, keys store.Keys) (*gateway.SRS, error) {
+	if !cfg.SRS.Enabled {
+		return nil, nil
+	}
+	fresh := make([]byte, 32)
+	rand.Read(fresh)
+	key, err := keys.Key(ctx, "srs", fresh)
+	if err != nil {
+		return nil, err
+	}
+	return gateway.NewSRS([][]byte{key}, cfg.SRS.Domain)
 }

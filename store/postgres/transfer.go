@@ -56,9 +56,9 @@ func queueRecall(b *pgx.Batch, keys []store.TransferKey) []known {
 	const asked = ` FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS k (domain, local, tid, i) `
 	var (
 		i, size, next, contentID, turn int64
-		sum                      []byte
-		rcpt                     string
-		id                       mail.ID
+		sum                            []byte
+		rcpt                           string
+		id                             mail.ID
 	)
 	b.Queue(`SELECT k.i, a.size, a.sha256, a.rcpt, a.message_id`+asked+
 		`JOIN acceptances a ON a.domain = k.domain AND a.local = k.local AND a.tid = k.tid`, domain, local, tid).Query(func(rows pgx.Rows) error {

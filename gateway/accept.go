@@ -19,11 +19,11 @@ type Entrance struct {
 }
 
 // Sender judges the reverse-path at MAIL.
-func (e *Entrance) Sender(_ context.Context, c mail.Client, env mail.Envelope) *mail.Failure {
+func (e *Entrance) Sender(ctx context.Context, c mail.Client, env mail.Envelope) *mail.Failure {
 	if s := env.Sender; !s.IsNull() && s.Domain == "" {
 		return mail.Fail(mail.BadAddress, "sender address needs a domain", nil)
 	}
-	return nil
+	return e.mayUseSender(ctx, c.User, env.Sender)
 }
 
 // Recipient judges a recipient at RCPT: may this client send there, and does
@@ -92,7 +92,12 @@ func (g *Gateway) meant(r mail.Recipient) (out mail.Recipient, returned bool, fa
 // Accept takes responsibility for a message or refuses it (design: cut-through
 // and spool). One verdict for all recipients, or one per recipient for LMTP.
 func (e *Entrance) Accept(ctx context.Context, c mail.Client, m *mail.Message, perRecipient bool) []mail.Verdict {
-	verdicts := e.accept(ctx, m, c.ESMTP, perRecipient)
+	var verdicts []mail.Verdict
+	if f := e.mayUseAuthors(ctx, c.User, m.Content); f != nil {
+		verdicts = refusal(f)
+	} else {
+		verdicts = e.accept(ctx, m, c.ESMTP, perRecipient)
+	}
 	for len(verdicts) < len(m.Envelope.Recipients) && perRecipient {
 		verdicts = append(verdicts, verdicts[0])
 	}
@@ -147,7 +152,7 @@ func (g *Gateway) spool(ctx context.Context, m incoming, first []store.First) []
 	leases, err := g.Store.PutMessage(ctx, g.newMessage(m, first, own))
 	if err != nil {
 		g.sched.giveBack(own.Domains)
-		return refusal(storeFailure(err))
+		return refusal(g.storeFailure(err))
 	}
 	g.logAccepted(m.Message)
 	g.sched.start(leases, own.Domains, m.Content)
@@ -177,8 +182,11 @@ func (g *Gateway) lifetime(env mail.Envelope) time.Duration {
 func refusal(f *mail.Failure) []mail.Verdict { return []mail.Verdict{{Failure: f}} }
 
 // storeFailure is what a client or peer hears when the store could not keep a
-// message.
-func storeFailure(err error) *mail.Failure {
+// message; the operator hears more.
+func (g *Gateway) storeFailure(err error) *mail.Failure {
+	if !errors.Is(err, store.ErrConflict) && !errors.Is(err, context.Canceled) {
+		g.Log.Error("message not stored", "err", err)
+	}
 	switch {
 	case errors.Is(err, store.ErrFull):
 		return mail.Fail(mail.ResourceShort, "out of storage, try again later", err)

@@ -171,7 +171,7 @@ func (g *Gateway) spoolRest(ctx context.Context, m incoming, first []store.First
 	}
 	leases, err := g.Store.PutMessage(ctx, g.newMessage(m, first, own))
 	if err != nil {
-		return refusal(storeFailure(err)), false
+		return refusal(g.storeFailure(err)), false
 	}
 	g.logAccepted(m.Message)
 	faults.Point("accept.spooled")

@@ -85,6 +85,7 @@ type Config struct {
 	Peers    Peers
 	Legacy   func(domain string) Transport // for domains that are not ours and no peers
 	SRS      *SRS                          // rewrites foreign reverse-paths for peers; nil: such mail is refused
+	Owners   Owners                        // whose addresses are whose; nil: authenticated users own none
 	TempDir  string                        // for DSNs in the making, "" for the system's
 	Log      *slog.Logger
 

@@ -54,7 +54,7 @@ func (g *Gateway) Accept(ctx context.Context, k store.TransferKey, h store.Conte
 	ids, leases, err := g.Store.Accept(ctx, k, h, g.newMessage(incoming{m, k.ID}, nil, own))
 	if err != nil {
 		g.sched.giveBack(own.Domains)
-		f := storeFailure(err)
+		f := g.storeFailure(err)
 		g.Log.Info("refused", "id", m.ID, "dir", "in", "transport", "xmpp", "from", m.Envelope.Sender,
 			"peer", b.Remote, "status", f.Status(), "err", f)
 		failures := make([]*mail.Failure, len(m.Envelope.Recipients))

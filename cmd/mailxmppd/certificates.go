@@ -42,11 +42,24 @@ func (c *certificates) load() error {
 		if err != nil {
 			return err
 		}
+		c.warn(d.Name, &pair)
 		loaded[d.Name] = &pair
 	}
 	c.current.Store(&loaded)
 	c.stamp = stamp
 	return nil
+}
+
+// warn says what peers will not like about a certificate; that alone keeps no
+// mail from travelling by SMTP.
+func (c *certificates) warn(domain string, pair *tls.Certificate) {
+	if err := pair.Leaf.VerifyHostname(domain); err != nil && len(pair.Leaf.DNSNames) > 0 {
+		c.log.Warn("certificate does not name its domain, peers will refuse it", "domain", domain, "names", pair.Leaf.DNSNames)
+	}
+	if now := time.Now(); now.After(pair.Leaf.NotAfter) || now.Before(pair.Leaf.NotBefore) {
+		c.log.Warn("certificate is not valid now, peers will refuse it", "domain", domain,
+			"from", pair.Leaf.NotBefore, "until", pair.Leaf.NotAfter)
+	}
 }
 
 // of returns the certificate of a domain of ours.

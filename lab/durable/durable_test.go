@@ -22,10 +22,10 @@ import (
 const messages = 20
 
 // TestFlushBeforeReply traces the gateway, or the database, and compares the
-// times of its flushes with those of the 354 and 250 replies: in each such
-// window a flush must have ended. With flushing switched off in the store
-// (synchronous=OFF, synchronous_commit=off) the same look must find windows
-// without one.
+// times of its flushes with that at which the gateway begins to write its 250:
+// between the message's start and that, a flush must have ended. With flushing
+// switched off in the store (synchronous=OFF, synchronous_commit=off) the same
+// look must find replies without one.
 func TestFlushBeforeReply(t *testing.T) {
 	if _, err := exec.LookPath("strace"); err != nil {
 		if os.Getenv("MAILXMPPD_LAB") == "optional" {
@@ -78,11 +78,15 @@ func unflushed(t *testing.T, exe, backend, mode string, flushing bool) int {
 		urls[responsible] = tracedPostgres(t, flushTrace)
 	}
 	addr := startPair(t, exe, dir, mode, urls, traces, env)
-	replies := exchange(t, addr)
+	sent := exchange(t, addr)
+	replies := readReplies(t, traces["a"])
+	if len(replies) != len(sent) {
+		t.Fatalf("%d replies in the trace of %d messages", len(replies), len(sent))
+	}
 	flushes := readFlushes(t, flushTrace)
 	missing := 0
-	for _, r := range replies {
-		if !anyWithin(flushes, r) {
+	for i, from := range sent {
+		if !anyWithin(flushes, from, replies[i]) {
 			missing++
 		}
 	}
@@ -91,7 +95,7 @@ func unflushed(t *testing.T, exe, backend, mode string, flushing bool) int {
 
 // trace is a command to run a program under; -D keeps the program our child.
 func trace(file string) []string {
-	return []string{"strace", "-D", "-f", "-ttt", "-T", "-e", "trace=fsync,fdatasync", "-o", file}
+	return []string{"strace", "-D", "-f", "-ttt", "-T", "-s", "40", "-e", "trace=fsync,fdatasync,write", "-o", file}
 }
 
 // tracedPostgres starts a server and traces it: what runs already by name, the
@@ -181,27 +185,38 @@ func startPair(t *testing.T, exe, dir, mode string, urls, traces map[string]stri
 	return pair.A.SMTP
 }
 
-// window is the time from the content's sending to its reply.
-type window struct{ from, to time.Time }
-
 // exchange sends the messages one by one, with pauses in which the work that
-// follows a reply can end.
-func exchange(t *testing.T, addr string) []window {
+// follows a reply can end, and returns when each was begun.
+func exchange(t *testing.T, addr string) []time.Time {
 	c, err := harness.Dial(addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	var out []window
+	var out []time.Time
 	for i := range messages {
 		content := fmt.Sprintf("From: x@a.example\r\nMessage-ID: <%d.%d@a.example>\r\n\r\nx\r\n", time.Now().UnixNano(), i)
-		from := time.Now()
+		out = append(out, time.Now())
 		if _, err := c.Send("x@a.example", []string{"y@b.example"}, harness.Stuff([]byte(content))); err != nil {
 			t.Fatal(err)
 		}
-		out = append(out, window{from, time.Now()})
 		time.Sleep(50 * time.Millisecond)
 	}
+	return out
+}
+
+// replied matches the call that writes a final reply: its time is that of its
+// start.
+var replied = regexp.MustCompile(`^\d+ +(\d+\.\d+) write\(\d+, "250 2\.0\.0 (?:queued|accepted)`)
+
+// readReplies returns when the gateway began to write each final reply.
+func readReplies(t *testing.T, file string) []time.Time {
+	var out []time.Time
+	eachLine(t, file, func(line string) {
+		if m := replied.FindStringSubmatch(line); m != nil {
+			out = append(out, instant(seconds(m[1])))
+		}
+	})
 	return out
 }
 
@@ -212,24 +227,34 @@ var traced = regexp.MustCompile(`^\d+ +(\d+\.\d+) (?:<\.\.\. )?(?:fsync|fdatasyn
 // readFlushes returns the times at which flushes ended. A resumed line bears
 // the time of its end, a whole line that of its start.
 func readFlushes(t *testing.T, file string) []time.Time {
+	var out []time.Time
+	eachLine(t, file, func(line string) {
+		m := traced.FindStringSubmatch(line)
+		if m == nil {
+			return
+		}
+		at := seconds(m[1])
+		if !strings.Contains(line, "resumed") {
+			at += seconds(m[2])
+		}
+		out = append(out, instant(at))
+	})
+	return out
+}
+
+func eachLine(t *testing.T, file string, see func(line string)) {
 	f, err := os.Open(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	var out []time.Time
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		m := traced.FindStringSubmatch(lines.Text())
-		if m == nil {
-			continue
-		}
-		at := seconds(m[1])
-		if !strings.Contains(lines.Text(), "resumed") {
-			at += seconds(m[2])
-		}
-		out = append(out, time.UnixMicro(int64(at*1e6)))
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		see(lines.Text())
 	}
-	return out
+	if err := lines.Err(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func seconds(s string) float64 {
@@ -237,9 +262,11 @@ func seconds(s string) float64 {
 	return v
 }
 
-func anyWithin(flushes []time.Time, w window) bool {
+func instant(at float64) time.Time { return time.UnixMicro(int64(at * 1e6)) }
+
+func anyWithin(flushes []time.Time, from, to time.Time) bool {
 	for _, f := range flushes {
-		if f.After(w.from) && f.Before(w.to) {
+		if f.After(from) && f.Before(to) {
 			return true
 		}
 	}

@@ -25,7 +25,7 @@ var allowed = map[string][]string{
 	"xmpp/stream":     {"mail", "mail/faults", "xmpp/wire"},
 	"xmpp/peers":      {"mail", "store", "dns", "xmpp/wire", "xmpp/stream", "xmpp/transfer"},
 	"xmpp/proof":      {"dns", "xmpp/stream"},
-	"xmpp/component":  {"mail", "xmpp/wire", "xmpp/stream"},
+	"xmpp/component":  {"mail", "xmpp/wire", "xmpp/stream", "xmpp/peers"},
 	"docs":            {},
 	"xmpp/transfer":   {"mail", "mail/faults", "store", "schema", "xmpp/wire", "xmpp/stream"},
 	"store":           {"mail"},

@@ -8,7 +8,6 @@ import (
 	"mailxmppd/mail"
 	"mailxmppd/smtpbridge"
 	"mailxmppd/xmpp/peers"
-	"mailxmppd/xmpp/stream"
 	"mailxmppd/xmpp/transfer"
 )
 
@@ -77,7 +76,7 @@ func legacyHops(cfg *config.Config, client *smtpbridge.Client) (func(domain stri
 type peering struct {
 	*peers.Directory
 	*transfer.Sender
-	streams *stream.Manager
+	links peers.Streams
 }
 
-func (p peering) Live(local, domain string) bool { return p.streams.Live(local, domain) != nil }
+func (p peering) Live(local, domain string) bool { return p.links.Live(local, domain) != nil }

@@ -144,6 +144,9 @@ func (p *parts) run(ctx context.Context) error {
 	for _, ln := range p.streams {
 		servers.Go(func() error { return ln.serve(streamCtx, ln.Listener) })
 	}
+	for _, c := range p.xmpp.components {
+		servers.Go(func() error { return c.Run(streamCtx) })
+	}
 	servers.Go(func() error { p.certificates.watch(ctx); return nil })
 	delivering, stopDelivering := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopDelivering()

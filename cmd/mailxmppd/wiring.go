@@ -9,7 +9,6 @@ import (
 	"mailxmppd/config"
 	"mailxmppd/dns"
 	"mailxmppd/gateway"
-	"mailxmppd/smtpbridge"
 	"mailxmppd/store"
 )
 
@@ -28,10 +27,9 @@ func assemble(ctx context.Context, cfg *config.Config, st store.Store, log *slog
 		return nil, err
 	}
 	p := &parts{certificates: certs}
-	p.client = smtpbridge.NewClient(smtpbridge.ClientConfig{
-		Hostname: cfg.SMTP.Hostname, DNS: resolver, MXPort: cfg.SMTP.MXPort, Roots: roots,
-		MaxPerHop: cfg.Queue.PerDomain, Validating: cfg.DNS.Validating, Log: log,
-	})
+	if p.client, err = newSMTPClient(cfg, st, resolver, roots, log); err != nil {
+		return nil, err
+	}
 	if p.xmpp, err = newXMPP(cfg, st, resolver, roots, certs, log); err != nil {
 		return nil, err
 	}
@@ -50,8 +48,8 @@ func assemble(ctx context.Context, cfg *config.Config, st store.Store, log *slog
 	}
 	p.gateway, err = gateway.New(gateway.Config{
 		SRS:      srs,
-		Hostname: cfg.SMTP.Hostname, Domains: domains, Store: st, Legacy: legacy, Log: log,
-		Peers:      peering{p.xmpp.directory, p.xmpp.sender, p.xmpp.streams},
+		Hostname: cfg.SMTP.Hostname, Domains: domains, Store: st, Legacy: legacy, Owners: smtpUsers(cfg, st), Log: log,
+		Peers:      peering{p.xmpp.directory, p.xmpp.sender, p.xmpp.links},
 		CutThrough: cfg.XMPP.CutThrough, CutThroughDeadline: cfg.XMPP.CutThroughDeadline.Duration, CutThroughPerPeer: cfg.XMPP.CutThroughPerPeer,
 		Lifetime: cfg.Queue.Lifetime.Duration, DelayNotice: cfg.Queue.DelayNotice.Duration,
 		RetryFirst: cfg.Queue.RetryFirst.Duration, RetryMax: cfg.Queue.RetryMax.Duration,
@@ -62,7 +60,7 @@ func assemble(ctx context.Context, cfg *config.Config, st store.Store, log *slog
 		return nil, err
 	}
 	p.xmpp.receiveFor(p.gateway, st, log)
-	if err := p.buildServers(cfg, certs, log); err != nil {
+	if err := p.buildServers(ctx, cfg, st, certs, log); err != nil {
 		return nil, err
 	}
 	if cfg.Admin.Socket != "" {

@@ -12,7 +12,9 @@ import (
 	"mailxmppd/config"
 	"mailxmppd/dns"
 	"mailxmppd/gateway"
+	"mailxmppd/mail"
 	"mailxmppd/store"
+	"mailxmppd/xmpp/component"
 	"mailxmppd/xmpp/peers"
 	"mailxmppd/xmpp/proof"
 	"mailxmppd/xmpp/stream"
@@ -29,13 +31,15 @@ const (
 
 // xmppSide is everything that speaks XMPP.
 type xmppSide struct {
-	prover    *proof.Prover
-	streams   *stream.Manager
-	directory *peers.Directory
-	sender    *transfer.Sender
-	takes     transfer.Capabilities
-	transfers *transfer.Server // made by receiveFor
-	gateway   *gateway.Gateway // set by receiveFor
+	prover     *proof.Prover
+	streams    *stream.Manager
+	components []*component.Component
+	links      peers.Streams // of both
+	directory  *peers.Directory
+	sender     *transfer.Sender
+	takes      transfer.Capabilities
+	transfers  *transfer.Server // made by receiveFor
+	gateway    *gateway.Gateway // set by receiveFor
 }
 
 // newXMPP makes the sending half. Streams and gateway need each other: the
@@ -71,20 +75,48 @@ func newXMPP(cfg *config.Config, st store.Store, resolver *dns.Resolver, roots *
 			return x.transfers.Handle(ctx, l, iq)
 		},
 		DiscoInfo: func(string, string) []byte { return disco },
-		Up: func(local, remote string) {
-			x.directory.Seen(local, remote)
-			go x.gateway.PeerUp(local, remote) // asks the store; Up must not wait for it
-		},
-		Version: readBuild().Version, Log: log,
+		Up:        x.up,
+		Version:   readBuild().Version, Log: log,
 	})
+	if err := x.addComponents(cfg, disco, log); err != nil {
+		return nil, err
+	}
+	x.links = component.Over(peers.Over(x.streams), x.components...)
 	x.directory = peers.NewDirectory(peers.Config{
-		Peers: configuredPeers(cfg), DNS: resolver, Streams: peers.Over(x.streams), Store: st, Roots: roots, Log: log,
+		Peers: configuredPeers(cfg), DNS: resolver, Streams: x.links, Store: st, Roots: roots, Log: log,
 	})
 	x.sender = transfer.NewSender(transfer.SenderConfig{
 		Links: x.directory, MaxInline: int(cfg.XMPP.MaxInline), Chunk: int(cfg.XMPP.Chunk), Window: cfg.XMPP.Window,
 		RequestTimeout: cfg.XMPP.RequestTimeout.Duration, Log: log,
 	})
 	return x, nil
+}
+
+// up tells that a peer can be reached.
+func (x *xmppSide) up(local, remote string) {
+	x.directory.Seen(local, remote)
+	go x.gateway.PeerUp(local, remote) // asks the store, for which up must not wait
+}
+
+// addComponents makes the domains of ours that are components of chat servers.
+func (x *xmppSide) addComponents(cfg *config.Config, disco []byte, log *slog.Logger) error {
+	for _, k := range cfg.Components {
+		c, err := component.New(component.Config{
+			Domain: k.Domain, Address: k.Server, Secret: string(k.Secret),
+			AssertAuthenticated: k.AssertAuthenticated, MaxStanza: int(k.MaxStanza),
+			RequestTimeout: cfg.XMPP.RequestTimeout.Duration,
+			Handle: func(ctx context.Context, b mail.Binding, iq *stream.IQ) stream.Reply {
+				return x.transfers.HandleBound(ctx, b, iq)
+			},
+			DiscoInfo: func(string, string) []byte { return disco },
+			Up:        x.up, Version: readBuild().Version, Log: log,
+		})
+		if err != nil {
+			return err
+		}
+		x.components = append(x.components, c)
+	}
+	return nil
 }
 
 // receiveFor makes the receiving half, which hands what peers send to g.

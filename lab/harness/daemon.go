@@ -12,10 +12,11 @@ import (
 	"time"
 )
 
-// Bounds of a server's start and of its orderly end, on a busy machine.
+// Bounds of a start on a busy machine, and of an orderly end: nothing that such
+// a server holds is worth a longer one.
 const (
 	daemonStart = 90 * time.Second
-	daemonStop  = 15 * time.Second
+	daemonStop  = 2 * time.Second
 )
 
 // Daemon is a server of somebody else's that runs as a child process.

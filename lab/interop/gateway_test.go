@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -135,6 +136,13 @@ func (c *chatServer) targets(way string) []stream.Target {
 // connect runs a component of a chat server.
 func (c *chatServer) connect(t *testing.T, domain string, change func(*component.Config)) *component.Component {
 	t.Helper()
+	comp, _ := c.join(t, domain, change)
+	return comp
+}
+
+// join is connect with a way to end it early.
+func (c *chatServer) join(t *testing.T, domain string, change func(*component.Config)) (comp *component.Component, leave func()) {
+	t.Helper()
 	cfg := component.Config{
 		Domain: domain, Address: c.component, Secret: secret, AssertAuthenticated: true,
 		BackOff: 20 * time.Millisecond, RefusedBackOff: 20 * time.Millisecond, CloseTimeout: 2 * time.Second, RequestTimeout: patience,
@@ -148,11 +156,12 @@ func (c *chatServer) connect(t *testing.T, domain string, change func(*component
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- comp.Run(ctx) }()
-	t.Cleanup(func() {
+	leave = sync.OnceFunc(func() {
 		cancel()
 		must(t, <-ended)
 	})
-	return comp
+	t.Cleanup(leave)
+	return comp, leave
 }
 
 // ask sends a request from a component to a domain and wants a result.

@@ -103,7 +103,7 @@ func (s *site) prosody(t *testing.T, change func(*prosody.Spec), components ...s
 	}
 	srv, err := prosody.Start(spec)
 	installed(t, err)
-	c := &chatServer{"prosody", prosodyDomain, prosodyBot, srv.StartTLS, srv.Direct, srv.Component, srv.Log, srv.Stop}
+	c := &chatServer{"prosody", prosodyDomain, prosodyBot, srv.StartTLS, srv.Direct, srv.Component, srv.Log, sync.OnceValue(srv.Stop)}
 	s.publish(t, c, srv.IP, append(components, prosodyDomain, prosodyBot)...)
 	return c
 }
@@ -127,7 +127,7 @@ func (s *site) ejabberd(t *testing.T, components ...string) *chatServer {
 	}
 	srv, err := ejabberd.Start(spec)
 	installed(t, err)
-	c := &chatServer{"ejabberd", ejabberdDomain, ejabberdBot, srv.StartTLS, srv.Direct, srv.Component, srv.Log, srv.Stop}
+	c := &chatServer{"ejabberd", ejabberdDomain, ejabberdBot, srv.StartTLS, srv.Direct, srv.Component, srv.Log, sync.OnceValue(srv.Stop)}
 	s.publish(t, c, srv.IP, append(components, ejabberdDomain, ejabberdBot)...)
 	return c
 }

@@ -15,13 +15,15 @@ func TestStreams(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	ours := s.ours(t, nil)
-	for _, c := range []*chatServer{s.prosody(t, nil), s.ejabberd(t)} {
+	for _, start := range []func() *chatServer{func() *chatServer { return s.prosody(t, nil) }, func() *chatServer { return s.ejabberd(t) }} {
+		c := start()
 		t.Run(c.name, func(t *testing.T) {
 			bot := c.connect(t, c.bot, nil)
 			for _, way := range []struct{ name, local string }{{"direct", directDomain}, {"starttls", clearDomain}} {
 				t.Run("we dial by "+way.name, func(t *testing.T) { dialThem(t, ours, c, way.local, way.name) })
 				t.Run("they dial by "+way.name, func(t *testing.T) { letThemDial(t, ours, bot, way.local) })
 			}
+			t.Run("they close", func(t *testing.T) { letThemClose(t, ours, c) })
 		})
 	}
 }
@@ -76,5 +78,23 @@ func letThemDial(t *testing.T, ours *stream.Manager, bot *component.Component, l
 	}
 	if after := ours.Snapshot(); after.Accepted == before.Accepted || after.Ready == before.Ready {
 		t.Errorf("no stream of theirs: %+v", after)
+	}
+}
+
+// letThemClose ends a chat server: its streams are gone, and a new one is a
+// failure of the moment.
+func letThemClose(t *testing.T, ours *stream.Manager, c *chatServer) {
+	before := ours.Snapshot()
+	if before.Live+before.OneWay == 0 {
+		t.Fatal("there is no stream to close")
+	}
+	must(t, c.stop())
+	eventually(t, "their streams are gone", func() bool {
+		n := ours.Snapshot()
+		return n.Live+n.OneWay == 0
+	})
+	_, err := ours.Link(t.Context(), directDomain, c.domain, c.targets("direct"))
+	if n, ok := errors.AsType[*stream.NegotiationError](err); !ok || n.Permanent && n.Stage != stream.StageBackOff {
+		t.Errorf("link after it: %v", err)
 	}
 }

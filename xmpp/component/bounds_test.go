@@ -20,6 +20,18 @@ type hold struct {
 
 func newHold() *hold { return &hold{make(chan string, 64), make(chan struct{})} }
 
+// next waits for a request to come in and says whose it is.
+func (h *hold) next(t *testing.T) string {
+	t.Helper()
+	select {
+	case from := <-h.entered:
+		return from
+	case <-time.After(patience):
+		t.Fatal("no request comes in")
+		return ""
+	}
+}
+
 func (h *hold) handle(ctx context.Context, b mail.Binding, iq *stream.IQ) stream.Reply {
 	h.entered <- b.Remote
 	select {
@@ -50,7 +62,7 @@ func TestHandsFull(t *testing.T) {
 		from := string(rune('a'+i)) + ".example"
 		for range 2 {
 			conn.send(request("1", from, ourDomain, work))
-			if got := <-h.entered; got != from {
+			if got := h.next(t); got != from {
 				t.Errorf("%s is served, not %s", got, from)
 			}
 		}
@@ -67,6 +79,7 @@ func TestHandsFull(t *testing.T) {
 			t.Errorf("%v", el)
 		}
 	}
+	handsEmpty(t, c)
 	if s := c.Snapshot(); s.RequestsShed != peers+1 || s.RequestsReceived != 2*peers {
 		t.Errorf("%+v", s)
 	}
@@ -76,11 +89,11 @@ func TestHandsFull(t *testing.T) {
 func TestOctetsInHand(t *testing.T) {
 	h := newHold()
 	srv := newServer(t)
-	srv.start(func(c *Config) { c.Handle, c.MaxInBytes = h.handle, 10_000 })
+	c := srv.start(func(c *Config) { c.Handle, c.MaxInBytes = h.handle, 10_000 })
 	conn := srv.accept()
 	big := "<echo xmlns='urn:test'>" + strings.Repeat("x", 20_000) + "</echo>"
 	conn.send(request("1", peer, ourDomain, big))
-	<-h.entered
+	h.next(t)
 	conn.send(request("2", peer, ourDomain, work))
 	if e, _ := readError(conn.next()); e.Condition != "resource-constraint" {
 		t.Errorf("%+v", e)
@@ -89,6 +102,25 @@ func TestOctetsInHand(t *testing.T) {
 	if el := conn.next(); el.Attr("id") != "1" || el.Attr("type") != "result" {
 		t.Errorf("%v", el)
 	}
+	handsEmpty(t, c)
+}
+
+// handsEmpty waits until nothing counts as being in hand.
+func handsEmpty(t *testing.T, c *Component) {
+	t.Helper()
+	c.mu.Lock()
+	s := c.session
+	c.mu.Unlock()
+	eventually(t, "all hands are empty", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, l := range s.links {
+			if !l.idle() || l.holding != 0 {
+				return false
+			}
+		}
+		return s.handling == 0 && s.holding == 0
+	})
 }
 
 // TestPeers: the table of links is bounded; one that is idle makes room.
@@ -212,7 +244,7 @@ func TestReconnect(t *testing.T) {
 // then is gone, was certainly not sent.
 func TestNeverLeft(t *testing.T) {
 	srv := newServer(t)
-	c := srv.start(func(c *Config) { c.WriteTimeout = 300 * time.Millisecond })
+	c := srv.start(func(c *Config) { c.WriteTimeout, c.MaxOutBytes = time.Second, 64<<20 }) // all have room in the queue
 	srv.accept()
 	eventually(t, "connected", func() bool { return c.Snapshot().Live })
 	l, err := c.Link(t.Context(), ourDomain, peer)
@@ -257,7 +289,7 @@ func TestOrderlyClose(t *testing.T) {
 	go func() { ended <- c.Run(ctx) }()
 	conn := srv.accept()
 	conn.send(request("1", peer, ourDomain, work))
-	<-h.entered
+	h.next(t)
 	done := ask(t, c, "b.example", "get")
 	iq := conn.next()
 	stop()

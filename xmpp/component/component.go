@@ -81,6 +81,7 @@ func (c *Component) backOff(n int, err error) time.Duration {
 	}
 	d = min(d, max(maxBackOff, c.cfg.BackOff))
 	if refused, ok := errors.AsType[*serverError](err); ok && refused.lasting() {
+		c.counters.refused.Add(1)
 		d = c.cfg.RefusedBackOff
 	}
 	return d/2 + rand.N(d/2+1)

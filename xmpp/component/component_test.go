@@ -322,3 +322,51 @@ func TestConfig(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestLost: a peer that was heard does not count as live once a server says
+// that it cannot be reached, until it is heard again.
+func TestLost(t *testing.T) {
+	var told standing
+	srv := newServer(t)
+	c := srv.start(told.note)
+	conn := srv.accept()
+	exchange := func(typ, payload string) {
+		done := ask(t, c, peer, "get")
+		conn.answer(conn.next(), typ, payload)
+		wait(t, done)
+	}
+	exchange("result", "")
+	exchange("error", "<error type='wait'><remote-server-timeout xmlns='"+nsStanzas+"'/></error>")
+	if c.Live(ourDomain, peer) != nil || c.Snapshot().Bounced != 1 {
+		t.Error("live although lost")
+	}
+	conn.send(request("1", peer, ourDomain, work))
+	conn.next()
+	pair := ourDomain + " " + peer
+	if want := "up " + pair + ", down " + pair + ", up " + pair; told.String() != want || c.Live(ourDomain, peer) == nil {
+		t.Errorf("told %q", told.String())
+	}
+}
+
+// TestAnsweredOnce: of many answers to one request the first counts, and the
+// others hold up nobody.
+func TestAnsweredOnce(t *testing.T) {
+	const others = 500
+	srv := newServer(t)
+	c := srv.start()
+	conn := srv.accept()
+	done := ask(t, c, peer, "get")
+	iq := conn.next()
+	answer := "<iq type='result' id='" + iq.Attr("id") + "' from='" + peer + "' to='" + ourDomain + "'/>"
+	conn.send(strings.Repeat(answer, 1+others))
+	if o := wait(t, done); o.err != nil {
+		t.Error(o.err)
+	}
+	conn.send(request("1", peer, ourDomain, work))
+	if el := conn.next(); el.Attr("id") != "1" {
+		t.Errorf("%v", el)
+	}
+	if n := c.Snapshot().StrayAnswers; n != others {
+		t.Errorf("%d stray answers", n)
+	}
+}

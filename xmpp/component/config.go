@@ -45,6 +45,7 @@ type Config struct {
 	MaxLife         time.Duration // of a link, after which its peer is asked again what it takes, 24 h
 	BackOff         time.Duration // after the first failed connection, 500 ms; doubles up to 30 s
 	RefusedBackOff  time.Duration // after the server has refused the name or the secret, 1 min
+	AloneEvery      time.Duration // another node of the same name is looked for so often, 1 min
 	IdleBeforeEvict time.Duration // a link so long without requests makes room for others, 1 min
 
 	// Handle answers a request that the component does not answer itself. Each
@@ -79,6 +80,7 @@ func (c Config) withDefaults() Config {
 	positive(&c.MaxLife, 24*time.Hour)
 	positive(&c.BackOff, 500*time.Millisecond)
 	positive(&c.RefusedBackOff, time.Minute)
+	positive(&c.AloneEvery, time.Minute)
 	positive(&c.IdleBeforeEvict, time.Minute)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

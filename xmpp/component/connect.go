@@ -72,9 +72,6 @@ func (c *Component) shakeHands(conn net.Conn) (*session, error) {
 		return nil, err
 	}
 	if err := in.refusal(); err != nil {
-		if _, refused := errors.AsType[*serverError](err); refused {
-			c.counters.refused.Add(1)
-		}
 		return nil, err
 	}
 	return c.newSession(conn, in), nil

@@ -13,7 +13,7 @@ type Snapshot struct {
 	Live             bool  // connected now
 	Links            int   // peers in use now
 	Connected        int64 // connections that the server took
-	Refused          int64 // those that it refused, for the name or the secret
+	Refused          int64 // those that ended for a name in use, a wrong secret and the like
 	StrayAnswers     int64 // answers nobody waits for, or from the wrong party
 	Dropped          int64 // stanzas that are not as XMPP wants them
 	Bounced          int64 // requests that a server on the way sent back

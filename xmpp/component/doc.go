@@ -9,12 +9,13 @@
 // stanzas with (xep-draft section 6.4). Only what comes from a bare domain can
 // be of a gateway; the server's users, and others', have addresses with more.
 //
-// Invariants: one peer's doing hurts no other. A stanza that is not as package
-// wire wants it is dropped alone, since the server frames stanzas and peers
-// fill them; only what the server itself gets wrong ends the connection. The
-// reader never waits for the writer; every queue, table and wait is bounded.
-// No error stanza ends a message unless a gateway wrote it: what the server, or
-// the peer's, says about reaching the peer is a *Bounce, for the moment only.
+// Invariants: one node at a time is the component of a name (see alone.go).
+// One peer's doing hurts no other: a stanza that is not as package wire wants
+// it is dropped alone, since the server frames stanzas and peers fill them;
+// only what the server itself gets wrong ends the connection. The reader never
+// waits for the writer; every queue, table and wait is bounded. No error stanza
+// ends a message unless a gateway wrote it: what the server, or the peer's, says
+// about reaching the peer is a *Bounce, for the moment only.
 //
 // Failure semantics: those of package stream, whose errors these are. A *Bounce
 // is one of the errors after which the request may have been carried out.

@@ -26,6 +26,10 @@ func (s *session) receive(el *wire.Element) {
 	}
 	from, bareFrom, fromErr := domainOf(el.Attr("from"))
 	to, bareTo, toErr := domainOf(el.Attr("to"))
+	if fromErr == nil && from == s.c.cfg.Domain && s.meet(el) {
+		return
+	}
+	s.heard.Store(true)
 	typ := el.Attr("type")
 	isAnswer := el.Name.Local == "iq" && (typ == "result" || typ == "error")
 	switch {

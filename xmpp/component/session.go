@@ -20,11 +20,14 @@ type session struct {
 	out     *queue
 	ctx     context.Context // of handlers
 	cancel  context.CancelFunc
+	node    string        // begins the ids of what is sent to our own name
+	back    atomic.Int64  // of what was sent to our own name, since it was last asked
+	second  bool          // another node was connected before; the reader's alone
 	heard   atomic.Bool   // a stanza has come
 	done    chan struct{} // closed when no answer will come any more
 	written chan struct{} // closed when nothing more is written
 
-	handlers sync.WaitGroup // added to by the reader alone
+	handlers sync.WaitGroup // added to by the reader's goroutine alone
 	notify   sync.Mutex     // held around a change of a link's standing and its Up or Down; taken before mu
 
 	mu       sync.Mutex
@@ -39,7 +42,7 @@ type session struct {
 func (c *Component) newSession(conn net.Conn, in *stanzas) *session {
 	s := &session{
 		c: c, conn: conn, in: in, out: newQueue(c.cfg.MaxOutBytes), links: map[string]*Link{},
-		done: make(chan struct{}), written: make(chan struct{}), drained: make(chan struct{}),
+		node: newNode(), done: make(chan struct{}), written: make(chan struct{}), drained: make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
@@ -51,6 +54,7 @@ func (s *session) run(ctx context.Context) error {
 	s.c.counters.connected.Add(1)
 	s.c.cfg.Log.Info("component ready", "local", s.c.cfg.Domain, "remote", s.conn.RemoteAddr().String())
 	go s.write()
+	s.handlers.Go(s.watch)
 	closing := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(closing)
@@ -132,8 +136,10 @@ func (s *session) read() error {
 		if el.Is(wire.StreamNS, "error") {
 			return readServerError(el)
 		}
-		s.heard.Store(true)
 		s.receive(el)
+		if s.second {
+			return &serverError{condition: "conflict", text: "another node is connected as this component"}
+		}
 	}
 }
 

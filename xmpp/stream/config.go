@@ -56,8 +56,10 @@ type Config struct {
 	BackOff          time.Duration // after the first failed dial, 500 ms; doubles up to 30 s
 
 	// Handle answers a request that the stream layer does not answer itself.
-	// Each call has its own goroutine; ctx ends with the link. nil: no
-	// request is served.
+	// Each call has its own goroutine; ctx ends with the link. Once it has
+	// returned, the octets of the payload's texts belong to the link again; a
+	// handler that cannot let go of one sets it to nil. nil: no request is
+	// served.
 	Handle func(ctx context.Context, l *Link, iq *IQ) Reply
 	// DiscoInfo returns the children of the answer to disco#info (XEP-0030),
 	// encoded, namespaces inherited from the query. nil: none.

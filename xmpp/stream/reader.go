@@ -170,7 +170,9 @@ func (l *Link) hand(iq *IQ, el *wire.Element) error {
 	l.m.counters.requestsReceived.Add(1)
 	size := el.Size
 	l.handlers.Go(func() {
-		l.reply(iq.ID, l.cfg.Handle(l.ctx, l, iq))
+		r := l.cfg.Handle(l.ctx, l, iq)
+		l.parser.Release(iq.Payload)
+		l.reply(iq.ID, r)
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.handling--

@@ -2,7 +2,6 @@ package transfer
 
 import (
 	"bytes"
-	"encoding/base64"
 	"errors"
 	"unicode/utf8"
 
@@ -142,14 +141,4 @@ func countReceived(trace []byte) int {
 		}
 	}
 	return n
-}
-
-// decodeBase64 decodes text in place: no white space, no stray bits after the
-// padding (RFC 4648 sections 3.3 and 3.5), so that one content has one form.
-func decodeBase64(text []byte) ([]byte, error) {
-	if bytes.IndexByte(text, '\n') >= 0 || bytes.IndexByte(text, '\r') >= 0 {
-		return nil, errors.New("line end in base64")
-	}
-	n, err := base64.StdEncoding.Strict().Decode(text, text)
-	return text[:n], err
 }

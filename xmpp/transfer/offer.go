@@ -119,7 +119,7 @@ func decodeOffer(e *wire.Element, now time.Time) (*offer, *mail.Failure) {
 	}
 	if c := r.one(e, "content"); c != nil {
 		r.only(c, "")
-		content, err := decodeBase64(c.Text)
+		content, err := wire.DecodeBase64(nil, c.Text)
 		if err != nil {
 			r.fail("content: not base64")
 		}
@@ -239,7 +239,7 @@ func (r *reader) trace(e *wire.Element) []byte {
 		r.fail("trace: longer than %d octets", maxTrace)
 		return nil
 	}
-	p, err := decodeBase64(e.Text)
+	p, err := wire.DecodeBase64(nil, e.Text)
 	if err != nil {
 		r.fail("trace: not base64")
 		return nil

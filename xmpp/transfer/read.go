@@ -23,9 +23,8 @@ func (r *reader) fail(format string, args ...any) {
 // only refuses attributes without a namespace, and children in ours, that are
 // not among the given ones.
 func (r *reader) only(e *wire.Element, attrs string, children ...string) {
-	known := strings.Fields(attrs)
 	for _, a := range e.Attrs {
-		if a.Name.Space == "" && !slices.Contains(known, a.Name.Local) {
+		if a.Name.Space == "" && !among(attrs, a.Name.Local) {
 			r.fail("%s: unknown attribute %s", e.Name.Local, a.Name.Local)
 		}
 	}
@@ -34,6 +33,17 @@ func (r *reader) only(e *wire.Element, attrs string, children ...string) {
 			r.fail("%s: unknown element %s", e.Name.Local, c.Name.Local)
 		}
 	}
+}
+
+// among reports whether word is one of those in a list with spaces between.
+func among(list, word string) bool {
+	for more := true; more; {
+		var known string
+		if known, list, more = strings.Cut(list, " "); known == word {
+			return true
+		}
+	}
+	return false
 }
 
 // one returns the only child of that name, nil if there is none.

@@ -61,12 +61,12 @@ func encodeChunk(buf []byte, tid string, offset int64, piece []byte) ([]byte, er
 	return e.Bytes()
 }
 
-// decodeChunk decodes the piece in place: p must not be used after it.
+// decodeChunk decodes the piece in place: p.Text must not be used after it.
 func decodeChunk(p *wire.Element) (tid string, offset int64, piece []byte, f *mail.Failure) {
 	r := &reader{}
 	r.only(p, "tid offset")
 	tid, offset = r.tid(p), r.count(p, "offset")
-	piece, err := decodeBase64(p.Text)
+	piece, err := wire.DecodeBase64(p.Text[:0], p.Text)
 	if err != nil || len(piece) == 0 {
 		r.fail("chunk: not base64, or empty")
 	}

@@ -28,7 +28,13 @@ func (r *request) chunk(ctx context.Context, p *wire.Element) (*answer, *mail.Fa
 	if f := r.awaitTurn(ctx, s, offset, int64(len(piece))); f != nil {
 		return nil, f
 	}
-	return r.appendChunk(ctx, s, offset, piece)
+	ans, f := r.appendChunk(ctx, s, offset, piece)
+	if f != nil || ans.kind != next {
+		// The store may still be at a piece that it has not said to have
+		// taken: the stream must not use its memory again.
+		p.Text = nil
+	}
+	return ans, f
 }
 
 // awaitTurn holds a chunk back until those before it are there: the window's

@@ -3,6 +3,7 @@ package mail
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash"
@@ -142,6 +143,10 @@ type factScanner struct {
 
 func (s *factScanner) write(p []byte) {
 	for len(p) > 0 {
+		if s.inBody {
+			s.body(p)
+			return
+		}
 		i := bytes.IndexByte(p, '\n')
 		if i < 0 {
 			s.partial(p)
@@ -150,6 +155,29 @@ func (s *factScanner) write(p []byte) {
 		s.partial(p[:i])
 		s.endLine()
 		p = p[i+1:]
+	}
+}
+
+// body takes octets of which none is of the header. Most content is body, so
+// what does not depend on lines is looked for in all of them at once.
+func (s *factScanner) body(p []byte) {
+	s.octets(p)
+	for {
+		i := bytes.IndexByte(p, '\n')
+		if i < 0 {
+			s.length(p)
+			return
+		}
+		s.length(p[:i])
+		s.endLine()
+		p = p[i+1:]
+	}
+}
+
+func (s *factScanner) length(p []byte) {
+	if len(p) > 0 {
+		s.line += len(p)
+		s.cr = p[len(p)-1] == '\r'
 	}
 }
 
@@ -162,8 +190,7 @@ func (s *factScanner) partial(p []byte) {
 	if !s.inBody && len(s.name) < namePrefix {
 		s.name = append(s.name, p[:min(len(p), namePrefix-len(s.name))]...)
 	}
-	s.line += len(p)
-	s.cr = p[len(p)-1] == '\r'
+	s.length(p)
 }
 
 // namePrefix is how much of a header line is kept to see its field's name: the
@@ -172,20 +199,27 @@ func (s *factScanner) partial(p []byte) {
 const namePrefix = 24
 
 func (s *factScanner) octets(p []byte) {
-	if !s.facts.EightBit || !s.inBody && !s.facts.HeaderUTF8 {
-		for _, c := range p {
-			if c >= 0x80 {
-				s.facts.EightBit = true
-				if !s.inBody {
-					s.facts.HeaderUTF8 = true
-				}
-				break
-			}
+	if (!s.facts.EightBit || !s.inBody && !s.facts.HeaderUTF8) && hasHighBit(p) {
+		s.facts.EightBit = true
+		if !s.inBody {
+			s.facts.HeaderUTF8 = true
 		}
 	}
 	if !s.facts.Null && bytes.IndexByte(p, 0) >= 0 {
 		s.facts.Null = true
 	}
+}
+
+// hasHighBit reports whether an octet is above 127, looking at eight a step.
+func hasHighBit(p []byte) bool {
+	var all uint64
+	for ; len(p) >= 8; p = p[8:] {
+		all |= binary.LittleEndian.Uint64(p)
+	}
+	for _, c := range p {
+		all |= uint64(c)
+	}
+	return all&0x8080808080808080 != 0
 }
 
 func (s *factScanner) endLine() {

@@ -82,6 +82,7 @@ func answerFrames(conn io.ReadWriter) error {
 type framesSender struct {
 	conn  *tls.Conn
 	in    *bufio.Reader
+	frame []byte // to send
 	count uint64 // answers read
 }
 
@@ -97,6 +98,13 @@ func dialFrames(addr, domain string, roots *x509.CertPool) (*framesSender, error
 
 func (f *framesSender) tls() string { return tlsName(f.conn.ConnectionState()) }
 
+func (f *framesSender) close() { f.conn.Close() }
+
+func (f *framesSender) load(size int) error {
+	f.frame = append(binary.BigEndian.AppendUint32(nil, uint32(size)), legContent(size)...)
+	return nil
+}
+
 // send sends frames, so many in flight at once, and waits for their answers.
 func (f *framesSender) send(p LegLoad) error {
 	free, gone := make(chan struct{}, p.InFlight), make(chan struct{})
@@ -111,14 +119,13 @@ func (f *framesSender) send(p LegLoad) error {
 }
 
 func (f *framesSender) write(p LegLoad, free chan<- struct{}, gone <-chan struct{}) error {
-	frame := append(binary.BigEndian.AppendUint32(nil, uint32(p.Size)), legContent(p.Size)...)
 	for range p.Messages {
 		select {
 		case free <- struct{}{}:
 		case <-gone:
 			return nil
 		}
-		if _, err := f.conn.Write(frame); err != nil {
+		if _, err := f.conn.Write(f.frame); err != nil {
 			f.conn.Close() // for the reader's sake
 			return err
 		}

@@ -87,7 +87,7 @@ func issueAll(dir string, pairs int) error {
 // benchLoad sends messages of one size over the leg and over bare frames in
 // turn, so that a change in what else the machine does meets both.
 func benchLoad(ctx context.Context, dir string, p legParams, size int) (*benchCase, string, error) {
-	load := LegLoad{Messages: max(p.VolumeMB<<20/size, p.InFlight), Size: size, InFlight: p.InFlight}
+	load := LegLoad{Messages: max(p.VolumeMB<<20/size, p.InFlight), InFlight: p.InFlight}
 	legs := make([]*leg, 2)
 	for i, kind := range []string{overStreams, overFrames} {
 		l, err := startLeg(LegSetup{Kind: kind, Dir: dir, Pairs: 1})
@@ -96,6 +96,9 @@ func benchLoad(ctx context.Context, dir string, p legParams, size int) (*benchCa
 		}
 		defer l.stop()
 		if err := l.connect(); err != nil {
+			return nil, "", err
+		}
+		if err := l.sending.call("Load", size, &struct{}{}); err != nil {
 			return nil, "", err
 		}
 		legs[i] = l
@@ -109,7 +112,7 @@ func benchLoad(ctx context.Context, dir string, p legParams, size int) (*benchCa
 			if err := ctx.Err(); err != nil {
 				return nil, "", err
 			}
-			m, err := l.once(p, load, rep == 1)
+			m, err := l.once(load, profileName(p, size, rep))
 			if err != nil {
 				return nil, "", fmt.Errorf("%s: %w", l.kind, err)
 			}
@@ -137,12 +140,22 @@ func benchLoad(ctx context.Context, dir string, p legParams, size int) (*benchCa
 	return c, legs[0].tls, nil
 }
 
-// once sends one load and tells what it took of both processes.
-func (l *leg) once(p legParams, load LegLoad, profiled bool) (map[string]float64, error) {
-	if profiled && p.profile != "" {
+// profileName is where the profiles of a repetition go: the first one after
+// the warm-up is profiled, if any.
+func profileName(p legParams, size, rep int) string {
+	if p.profile == "" || rep != 1 {
+		return ""
+	}
+	return filepath.Join(p.profile, fmt.Sprint(size))
+}
+
+// once sends one load and tells what it took of both processes. profile is
+// the start of the names of CPU profiles, "" for none.
+func (l *leg) once(load LegLoad, profile string) (map[string]float64, error) {
+	if profile != "" {
 		for name, side := range map[string]*legProcess{"sending": l.sending, "receiving": l.receiving} {
-			file := fmt.Sprintf("%s-%d-%s.pprof", strings.ReplaceAll(l.kind, " ", "-"), load.Size, name)
-			if err := side.call("Profile", filepath.Join(p.profile, file), &struct{}{}); err != nil {
+			file := fmt.Sprintf("%s-%s-%s.pprof", profile, strings.ReplaceAll(l.kind, " ", "-"), name)
+			if err := side.call("Profile", file, &struct{}{}); err != nil {
 				return nil, err
 			}
 			defer side.call("Profile", "", &struct{}{})

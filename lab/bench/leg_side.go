@@ -35,7 +35,7 @@ type LegSetup struct {
 }
 
 // LegLoad is what the sending side is to send.
-type LegLoad struct{ Messages, Size, InFlight int }
+type LegLoad struct{ Messages, InFlight int }
 
 // Side is one process of the leg. Its methods are called over the process's
 // standard input and output, one at a time.
@@ -50,7 +50,9 @@ type Side struct {
 
 // sender is what the sending side drives.
 type sender interface {
+	load(size int) error // makes the content ready that send sends
 	send(LegLoad) error
+	close()
 	tls() string
 }
 
@@ -132,8 +134,17 @@ func (s *Side) Connect(_ struct{}, tlsUsed *string) error {
 	if s.sender, err = s.connect(); err != nil {
 		return err
 	}
+	s.close = s.sender.close
 	*tlsUsed = s.sender.tls()
 	return nil
+}
+
+// Load makes content of a size ready for Send.
+func (s *Side) Load(size int, _ *struct{}) error {
+	if s.sender == nil {
+		return errors.New("not the sending side")
+	}
+	return s.sender.load(size)
 }
 
 // Send sends a load and tells how long it took until all was accepted.

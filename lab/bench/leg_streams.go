@@ -52,11 +52,14 @@ type streams struct {
 	m      *stream.Manager
 	sender *transfer.Sender
 	target []stream.Target
+
+	content *mail.Buffer
+	facts   mail.Facts
 }
 
 // openStreams opens a stream for every pair.
 func openStreams(m *stream.Manager, p LegSetup) (*streams, error) {
-	s := &streams{m: m, target: []stream.Target{{Host: "receiving side", Addr: p.Addr}}}
+	s := &streams{m: m, target: []stream.Target{{Host: "receiving side", Addr: p.Addr}}, content: mail.NewBuffer("")}
 	s.sender = transfer.NewSender(transfer.SenderConfig{Links: s})
 	return s, each(p.Pairs, 16, func(i int) error {
 		_, err := m.Link(context.Background(), sending(i), receiving(i), s.target)
@@ -83,23 +86,33 @@ func (s *streams) tls() string {
 	return ""
 }
 
+// load takes content in as a gateway does, in pieces: a large one is never in
+// memory whole.
+func (s *streams) load(size int) error {
+	s.content.Close()
+	s.content = mail.NewBuffer(os.TempDir())
+	for size > 0 {
+		piece := legContent(min(size, 64<<10))
+		if _, err := s.content.Write(piece); err != nil {
+			return err
+		}
+		size -= len(piece)
+	}
+	s.facts = s.content.Facts()
+	return nil
+}
+
+func (s *streams) close() {
+	shutDown(s.m)
+	s.content.Close()
+}
+
 // send delivers messages over the first stream. What is one in a gateway is
 // one here: an attempt for each message with an id of its own, its facts (the
 // hash among them) known from when it was accepted, its content read anew.
 func (s *streams) send(p LegLoad) error {
-	content := mail.NewBuffer(os.TempDir())
-	defer content.Close()
-	// In pieces, as it would come in: a large one is never in memory whole.
-	for left := p.Size; left > 0; {
-		piece := legContent(min(left, 64<<10))
-		if _, err := content.Write(piece); err != nil {
-			return err
-		}
-		left -= len(piece)
-	}
-	facts := content.Facts()
 	return each(p.Messages, p.InFlight, func(int) error {
-		a := mail.Attempt{ID: mail.NewID(), Number: 1, Content: content, Facts: facts, Domain: receiving(0), Local: sending(0)}
+		a := mail.Attempt{ID: mail.NewID(), Number: 1, Content: s.content, Facts: s.facts, Domain: receiving(0), Local: sending(0)}
 		a.Envelope.Sender = mail.Address{Local: "romeo", Domain: a.Local}
 		a.Envelope.Recipients = []mail.Recipient{{Address: mail.Address{Local: "juliet", Domain: a.Domain}}}
 		// Without Message-ID the id is random: equal messages are all meant.

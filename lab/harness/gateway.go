@@ -55,6 +55,8 @@ type Spec struct {
 	Exe, Dir   string
 	CA         *CA
 	Domain     string
+	Cert, Key  string            // files; "" for new ones from CA
+	DNS        string            // address of the name server; "" for none that answers
 	Store      string            // URL
 	Schema     string            // Postgres
 	Deliver    string            // hop URL of the final delivery
@@ -69,9 +71,15 @@ func NewGateway(s Spec) (*Gateway, error) {
 	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
 		return nil, err
 	}
-	cert, key, err := s.CA.Issue(s.Domain)
-	if err != nil {
-		return nil, err
+	cert, key := s.Cert, s.Key
+	if cert == "" {
+		var err error
+		if cert, key, err = s.CA.Issue(s.Domain); err != nil {
+			return nil, err
+		}
+	}
+	if s.DNS == "" {
+		s.DNS = "127.0.0.1:9" // discard: answers nothing
 	}
 	g := &Gateway{Exe: s.Exe, Domain: s.Domain, SMTP: s.SMTP, XMPP: s.XMPP, Config: filepath.Join(s.Dir, "config.toml")}
 	return g, os.WriteFile(g.Config, []byte(s.toml(cert, key)), 0o600)
@@ -85,7 +93,7 @@ func (s Spec) toml(cert, key string) string {
 	if s.Schema != "" {
 		fmt.Fprintf(&b, "schema = %q\nnode = \"lab\"\n", s.Schema)
 	}
-	fmt.Fprintf(&b, "[dns]\nservers = [\"127.0.0.1:9\"]\n[tls]\nroots = %q\n[admin]\nsocket = %q\n", s.CA.File, filepath.Join(s.Dir, "admin.sock"))
+	fmt.Fprintf(&b, "[dns]\nservers = [%q]\n[tls]\nroots = %q\n[admin]\nsocket = %q\n", s.DNS, s.CA.File, filepath.Join(s.Dir, "admin.sock"))
 	for domain, addr := range s.Peers {
 		fmt.Fprintf(&b, "[[peer]]\ndomain = %q\naddress = [%q]\npolicy = \"required\"\n", domain, addr)
 	}

@@ -17,6 +17,9 @@ const (
 	// muteFor is how long a domain that does not answer is not asked again on
 	// the same link, so that not every message waits for it.
 	muteFor = 30 * time.Second
+	// muteBriefly is the same for one whose asking failed at once, such as over
+	// a component whose server could not reach it just then.
+	muteBriefly = 2 * time.Second
 	// askAgain is when a link without the feature is asked again.
 	askAgain = time.Hour
 )
@@ -141,7 +144,11 @@ func (d *Directory) features(ctx context.Context, p pair, l Link, at service) an
 	el, err := l.Request(asking, "get", []byte("<query xmlns='http://jabber.org/protocol/disco#info'/>"))
 	a := announced{pair: p}
 	if err != nil && !definite(err) {
-		a.err, a.until = err, time.Now().Add(muteFor)
+		mute := muteFor
+		if asking.Err() == nil {
+			mute = muteBriefly
+		}
+		a.err, a.until = err, time.Now().Add(mute)
 		if ctx.Err() == nil { // it was not we who gave up early
 			d.links.put(l, a)
 		}

@@ -29,6 +29,7 @@ const present, absent mail.ID = "01JDX2V9N0000000000000000A", "01JDX2V9N00000000
 // fakeStore holds one message with two waiting deliveries and notes what it
 // was asked for.
 type fakeStore struct {
+	people
 	broken error
 	block  chan struct{} // List waits for it, when set
 	filter atomic.Pointer[store.Filter]
@@ -220,6 +221,10 @@ func TestBadRequests(t *testing.T) {
 		{"POST", "/queue/" + string(present) + "/retry?n=-1", 400, "n is not the number"},
 		{"POST", "/queue/" + string(present) + "/drop?n=one", 400, "n is not the number"},
 		{"POST", "/release?domain=a..b", 400, "empty label"},
+		{"PUT", "/user", 400, "the body is no user"},
+		{"GET", "/user?name=x", 404, "not found"},
+		{"DELETE", "/user", 404, "not found"},
+		{"POST", "/user", 405, ""},
 		{"GET", "/queue/" + string(present) + "/drop", 405, ""},
 		{"DELETE", "/queue/" + string(present), 405, ""},
 		{"GET", "/", 404, ""},

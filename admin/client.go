@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,7 +24,7 @@ const maxAnswer = 64 << 20
 // ErrNotRunning means that nobody listens on the socket.
 var ErrNotRunning = errors.New("no gateway is running here")
 
-// Client works on the queue of a running gateway. It is safe for concurrent
+// Client works on the queue and the users of a running gateway. It is safe for concurrent
 // use. Errors: ErrNotRunning, store.ErrNotFound, or the gateway's own words.
 type Client struct{ http http.Client }
 
@@ -44,7 +45,7 @@ func NewClient(path string) *Client {
 
 // Health asks how the gateway is.
 func (c *Client) Health(ctx context.Context) (h Health, err error) {
-	err = c.do(ctx, http.MethodGet, "/health", nil, &h)
+	err = c.do(ctx, http.MethodGet, "/health", nil, nil, &h)
 	return h, err
 }
 
@@ -57,7 +58,7 @@ func (c *Client) List(ctx context.Context, f store.Filter) (entries []store.Entr
 	if f.Limit > 0 {
 		q.Set("limit", strconv.Itoa(f.Limit))
 	}
-	err = c.do(ctx, http.MethodGet, "/queue", q, &entries)
+	err = c.do(ctx, http.MethodGet, "/queue", q, nil, &entries)
 	for i := range entries {
 		entries[i].Age = time.Duration(entries[i].AgeSecs) * time.Second
 	}
@@ -66,7 +67,7 @@ func (c *Client) List(ctx context.Context, f store.Filter) (entries []store.Entr
 
 // Show is store.Queue's.
 func (c *Client) Show(ctx context.Context, id mail.ID) (r store.Record, err error) {
-	err = c.do(ctx, http.MethodGet, "/queue/"+string(id), nil, &r)
+	err = c.do(ctx, http.MethodGet, "/queue/"+string(id), nil, nil, &r)
 	return r, err
 }
 
@@ -94,14 +95,15 @@ func number(n int) url.Values {
 
 func (c *Client) count(ctx context.Context, path string, q url.Values) (int, error) {
 	var n Count
-	err := c.do(ctx, http.MethodPost, path, q, &n)
+	err := c.do(ctx, http.MethodPost, path, q, nil, &n)
 	return n.Deliveries, err
 }
 
-// do sends one request and reads its answer into v.
-func (c *Client) do(ctx context.Context, method, path string, q url.Values, v any) error {
+// do sends one request, with a body where there is one, and reads its answer
+// into v.
+func (c *Client) do(ctx context.Context, method, path string, q url.Values, content []byte, v any) error {
 	u := url.URL{Scheme: "http", Host: "gateway", Path: path, RawQuery: q.Encode()}
-	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(content))
 	if err != nil {
 		return fmt.Errorf("admin socket: %w", err)
 	}

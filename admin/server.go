@@ -7,11 +7,15 @@
 //	POST /queue/{id}/retry?n=     try again now, n for one delivery of it
 //	POST /queue/{id}/drop?n=      end without a DSN
 //	POST /release?domain=         make what waits for a domain due now
+//	GET  /users                   who may submit mail
+//	GET  /user?name=              one of them
+//	PUT  /user                    store one: the body is a store.User
+//	DELETE /user?name=            forget one
 //
-// Answers are JSON: store.Entry, store.Record, Count, Health, or Fault with a
-// status of 400 and above. Whoever can open the socket may do everything; the
-// file's mode is the whole access control. Requests carry no body, and every
-// request, answer and wait is bounded.
+// Answers are JSON: store.Entry, store.Record, store.User with what is kept of
+// the password, Count, Health, or Fault with a status of 400 and above. Whoever
+// can open the socket may do everything; the file's mode is the whole access
+// control. Every request, answer and wait is bounded.
 package admin
 
 import (
@@ -35,6 +39,7 @@ import (
 const (
 	requestTimeout = 30 * time.Second
 	maxHeader      = 16 << 10
+	maxBody        = 256 << 10
 	maxList        = 10_000
 	maxClients     = 32
 )
@@ -43,6 +48,7 @@ const (
 // the same through the socket and on the store itself.
 type Store interface {
 	store.Queue
+	store.Users
 	// Release makes the waiting deliveries to a domain due now, all for "".
 	Release(ctx context.Context, domain string) (int, error)
 }
@@ -85,6 +91,10 @@ func New(st Store, log *slog.Logger, onChange func()) *Server {
 	mux.HandleFunc("POST /queue/{id}/retry", s.answer(s.retry))
 	mux.HandleFunc("POST /queue/{id}/drop", s.answer(s.drop))
 	mux.HandleFunc("POST /release", s.answer(s.release))
+	mux.HandleFunc("GET /users", s.answer(s.users))
+	mux.HandleFunc("GET /user", s.answer(s.user))
+	mux.HandleFunc("PUT /user", s.answer(s.putUser))
+	mux.HandleFunc("DELETE /user", s.answer(s.deleteUser))
 	s.http = http.Server{
 		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.bounded(mux, w, r) }),
 		ReadHeaderTimeout: requestTimeout,
@@ -115,7 +125,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 }
 
 // bounded lets a fixed number of requests work at a time, each for a fixed
-// time and without a body.
+// time and with a short body at most.
 func (s *Server) bounded(next http.Handler, w http.ResponseWriter, r *http.Request) {
 	select {
 	case s.slots <- struct{}{}:
@@ -126,7 +136,7 @@ func (s *Server) bounded(next http.Handler, w http.ResponseWriter, r *http.Reque
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
 	defer cancel()
-	r.Body = http.MaxBytesReader(w, r.Body, 0)
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	next.ServeHTTP(w, r.WithContext(ctx))
 }
 

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"regexp"
@@ -170,6 +171,18 @@ func (c *checker) smtp(cfg *Config) {
 	}
 	c.count("smtp.mx_port", s.MXPort, 1, 65535)
 	c.oneOf("smtp.tls", s.TLS, TLSNone, TLSOpportunistic, TLSVerified)
+	c.oneOf("smtp.ip_family", s.IPFamily, FamilyIPv6First, FamilyIPv4First, FamilyIPv4, FamilyIPv6)
+	for i := range s.OwnNames {
+		c.name(item("smtp.own_names", i), &s.OwnNames[i])
+	}
+	for i, a := range s.OwnAddresses {
+		ip, err := netip.ParseAddr(a)
+		if err != nil || ip.Zone() != "" {
+			c.add(item("smtp.own_addresses", i), "%q is not an IP address", clip(a))
+			continue
+		}
+		s.OwnAddresses[i] = ip.String()
+	}
 }
 
 func (c *checker) queue(q *Queue) {
@@ -198,6 +211,12 @@ func (c *checker) limits(l *Limits) {
 	c.count("limits.errors", l.Errors, 1, 10_000)
 	c.count("limits.header_lines", l.HeaderLines, 100, 100_000)
 	c.size("limits.header_bytes", l.HeaderBytes, 16<<10, 16<<20)
+	c.count("limits.connections_per_minute", l.ConnectionsPerMinute, 0, 1_000_000)
+	c.count("limits.messages_per_minute", l.MessagesPerMinute, 0, 1_000_000)
+	c.count("limits.messages_per_hour", l.MessagesPerHour, 0, 1_000_000)
+	c.count("limits.auth_tries", l.AuthTries, 1, 100)
+	c.count("limits.auth_failures_address", l.AuthFailuresByAddress, 0, 1_000_000)
+	c.count("limits.auth_failures_user", l.AuthFailuresByUser, 0, 1_000_000)
 }
 
 func (c *checker) oneOf(path, value string, allowed ...string) {

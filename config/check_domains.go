@@ -3,7 +3,6 @@ package config
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"net/netip"
 
 	"mailxmppd/mail"
 )
@@ -73,26 +72,6 @@ func (c *checker) recipient(path, s, domain string) (mail.Address, bool) {
 		return mail.Address{}, false
 	}
 	return a, true
-}
-
-func (c *checker) listeners(cfg *Config) {
-	for i := range cfg.Listeners {
-		l, at := &cfg.Listeners[i], item("listener", i)
-		c.oneOf(at+".kind", l.Kind, ListenRelay, ListenLMTP)
-		c.oneOf(at+".tls", l.TLS, ListenPlain, ListenStartTLS, ListenImplicit)
-		c.socket(at+".address", l.Address)
-		for j, n := range l.Trusted {
-			if n.IsValid() && (n.Bits() == 0 || mapped(n.Prefix)) {
-				c.add(item(at+".trusted", j), "%s lets everybody relay to any domain", n)
-			}
-		}
-	}
-}
-
-// mapped reports whether an IPv6 range holds every IPv4 address in its mapped
-// form (RFC 4291 section 2.5.5.2).
-func mapped(p netip.Prefix) bool {
-	return p.Addr().Is6() && p.Bits() <= 96 && p.Contains(netip.MustParseAddr("::ffff:0:0"))
 }
 
 func (c *checker) peers(peers []Peer) {

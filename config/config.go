@@ -8,7 +8,11 @@
 // reads files and nothing else: no DNS, no sockets.
 package config
 
-import "mailxmppd/mail"
+import (
+	"strings"
+
+	"mailxmppd/mail"
+)
 
 // Config is the configuration. Every field with a toml key is described, with
 // its default, in docs/mailxmppd.sample.toml.
@@ -50,21 +54,35 @@ const (
 
 // Listener is a socket that takes mail by SMTP or LMTP.
 type Listener struct {
-	Kind    string    `toml:"kind"`    // ListenRelay, ListenLMTP
-	Address string    `toml:"address"` // host:port
-	TLS     string    `toml:"tls"`     // ListenPlain, ListenStartTLS, ListenImplicit
-	Trusted []Network `toml:"trusted"` // clients that may relay to any domain
+	Kind     string    `toml:"kind"`      // ListenRelay, ListenSubmission, ListenLMTP
+	Address  string    `toml:"address"`   // host:port
+	TLS      string    `toml:"tls"`       // ListenPlain, ListenStartTLS, ListenImplicit
+	Trusted  []Network `toml:"trusted"`   // clients that may relay to any domain
+	Auth     string    `toml:"auth"`      // with ListenSubmission: AuthStore, or AuthDovecot and a path; set once loaded
+	RepairLF bool      `toml:"repair_lf"` // with ListenSubmission
+	Proxies  []Network `toml:"proxies"`   // whose connections begin with a PROXY header
+	XClient  []Network `toml:"xclient"`   // who may use XCLIENT
+	XForward []Network `toml:"xforward"`  // who may use XFORWARD
 }
 
-// Values of Listener.Kind and Listener.TLS.
+// Values of Listener.Kind, Listener.TLS and Listener.Auth.
 const (
-	ListenRelay = "relay"
-	ListenLMTP  = "lmtp"
+	ListenRelay      = "relay"
+	ListenSubmission = "submission"
+	ListenLMTP       = "lmtp"
 
 	ListenPlain    = "none"
 	ListenStartTLS = "starttls"
 	ListenImplicit = "implicit"
+
+	AuthStore   = "store"
+	AuthDovecot = "dovecot:" // and the path of Dovecot's socket for authentication clients
 )
+
+// DovecotSocket returns the socket of a listener whose users Dovecot knows.
+func (l Listener) DovecotSocket() (path string, ok bool) {
+	return strings.CutPrefix(l.Auth, AuthDovecot)
+}
 
 // Store says where the durable memory is.
 type Store struct {
@@ -127,7 +145,23 @@ type SMTP struct {
 	Hostname string `toml:"hostname"` // in greetings, EHLO and Received; set once loaded
 	MXPort   int    `toml:"mx_port"`
 	TLS      string `toml:"tls"` // to MX hosts: TLSNone, TLSOpportunistic, TLSVerified
+	MTASTS   bool   `toml:"mta_sts"`
+	IPFamily string `toml:"ip_family"` // FamilyIPv6First and its like
+
+	// What makes an MX host this gateway, beside Hostname: mail that would go
+	// there loops.
+	OwnNames        []string `toml:"own_names"`     // A-labels
+	OwnAddresses    []string `toml:"own_addresses"` // IP addresses
+	AddressLiterals bool     `toml:"address_literals"`
 }
+
+// Values of SMTP.IPFamily.
+const (
+	FamilyIPv6First = "ipv6-first"
+	FamilyIPv4First = "ipv4-first"
+	FamilyIPv4      = "ipv4"
+	FamilyIPv6      = "ipv6"
+)
 
 // Values of SMTP.TLS and Route.TLS.
 const (
@@ -207,6 +241,14 @@ type Limits struct {
 	Errors        int  `toml:"errors"`
 	HeaderLines   int  `toml:"header_lines"`
 	HeaderBytes   Size `toml:"header_bytes"`
+
+	// How often; 0 is no bound. Listener.Trusted are not bounded.
+	ConnectionsPerMinute  int `toml:"connections_per_minute"` // of one address
+	MessagesPerMinute     int `toml:"messages_per_minute"`    // of one address
+	MessagesPerHour       int `toml:"messages_per_hour"`      // of one user
+	AuthTries             int `toml:"auth_tries"`             // of a session
+	AuthFailuresByAddress int `toml:"auth_failures_address"`  // an hour
+	AuthFailuresByUser    int `toml:"auth_failures_user"`     // an hour
 }
 
 // Log is about the log on standard error.

@@ -13,6 +13,8 @@ func (c *Config) defaults() {
 	c.SRS.Enabled = true
 	c.SMTP.MXPort = 25
 	c.SMTP.TLS = TLSOpportunistic
+	c.SMTP.MTASTS = true
+	c.SMTP.IPFamily = FamilyIPv6First
 	c.Queue.defaults()
 	c.Limits.defaults()
 	c.Log = Log{Level: "info", Format: "text"}
@@ -70,6 +72,12 @@ func (l *Limits) defaults() {
 	l.Errors = 100
 	l.HeaderLines = 1000
 	l.HeaderBytes = 256 << 10
+	l.ConnectionsPerMinute = 600
+	l.MessagesPerMinute = 600
+	l.MessagesPerHour = 500
+	l.AuthTries = 5
+	l.AuthFailuresByAddress = 100
+	l.AuthFailuresByUser = 50
 }
 
 func span(d time.Duration) Duration { return Duration{d} }

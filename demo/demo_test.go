@@ -119,7 +119,7 @@ func TestDemo(t *testing.T) {
 	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &end); err != nil {
 		t.Fatal(err)
 	}
-	if want := (tally{Step: "end", T: end.T, OK: true, Sent: 28, Delivered: 28, Identical: 28, Held: mustBeRefused}); end != want {
+	if want := (tally{Step: "end", T: end.T, OK: true, Sent: 29, Delivered: 29, Identical: 29, Held: mustBeRefused}); end != want {
 		t.Errorf("end %+v", end)
 	}
 	steps := map[string]int{}
@@ -133,7 +133,7 @@ func TestDemo(t *testing.T) {
 		}
 		steps[e.Step]++
 	}
-	for step, n := range map[string]int{"sent": 28, "delivered": 28, "refused": 2, "stop": 1, "caught up": 1} {
+	for step, n := range map[string]int{"sent": 29, "delivered": 29, "refused": 3, "stop": 1, "caught up": 1} {
 		if steps[step] != n {
 			t.Errorf("%d times %q, want %d", steps[step], step, n)
 		}
@@ -183,12 +183,12 @@ func TestDemoRefusesMixedLineEnds(t *testing.T) {
 	}
 }
 
-// A gateway that does not start ends the run with its own words and leaves the
+// A program that fails ends the run with its own words and leaves the
 // files of the run where the error says.
 func TestDemoTellsWhyAGatewayDoesNotStart(t *testing.T) {
 	var told bytes.Buffer
 	err := Run(t.Context(), Options{Executable: "/bin/false", Stderr: &told})
-	if err == nil || !strings.Contains(err.Error(), "did not start: exit status 1") || strings.Contains(err.Error(), "\n") {
+	if err == nil || !strings.Contains(err.Error(), "user juliet was not made: exit status 1") || strings.Contains(err.Error(), "\n") {
 		t.Fatalf("got %v", err)
 	}
 	_, dir, found := strings.Cut(strings.TrimSpace(told.String()), "logs: ")
@@ -236,6 +236,7 @@ func TestDemoKeepsTheNetworkUp(t *testing.T) {
 		if err := syscall.Kill(d.PID, 0); err != nil {
 			t.Errorf("%s: process %d: %v", d.Name, d.PID, err)
 		}
+		checkLogins(t, d, e.CA)
 	}
 	cancel()
 	if err := <-waiting; err != nil {

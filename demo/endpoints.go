@@ -37,9 +37,15 @@ func (n *network) endpoints() endpoints {
 	e := endpoints{Version: 1, DNS: n.dns.addr, CA: n.ca.certFile, CAKey: n.ca.keyFile}
 	for i, g := range n.gateways {
 		e.Domains = append(e.Domains, domainEndpoint{
-			Name:    g.domain,
-			SMTP:    g.smtp,
-			XMPPS:   g.xmpps,
+			Name:  g.domain,
+			SMTP:  g.smtp,
+			XMPPS: g.xmpps,
+
+			Submission:  g.submission,
+			Submissions: g.submissions,
+			User:        g.user,
+			Password:    g.password,
+
 			Maildir: n.boxes[i].dir.path,
 			Config:  g.config,
 			Store:   g.store,

@@ -22,6 +22,12 @@ type gateway struct {
 	exe    string
 	smtp   string // host:port of the relay listener
 	xmpps  string // host:port, direct TLS
+
+	submission  string // host:port of the submission listener with STARTTLS
+	submissions string // of the one with TLS from the first octet
+	user        string // who may submit; "" before login
+	password    string
+
 	config string // file
 	log    string // file
 	admin  string // path of the socket

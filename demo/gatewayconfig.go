@@ -47,6 +47,18 @@ func (n *network) configText(g *gateway, cert leaf, box *mailbox) string {
 	line("tls = \"starttls\"")
 	line("trusted = [\"127.0.0.0/8\"]")
 	line("")
+	for _, l := range []struct{ addr, tls string }{{g.submission, "starttls"}, {g.submissions, "implicit"}} {
+		line("[[listener]]")
+		line("kind = \"submission\"")
+		line("address = %s", quoted(l.addr))
+		line("tls = %s", quoted(l.tls))
+		line("")
+	}
+	line("[limits] # all mail clients of the demo have one address")
+	line("connections_per_minute = 0")
+	line("messages_per_minute = 0")
+	line("messages_per_hour = 0")
+	line("")
 	line("[store]")
 	line("url = %s", quoted(g.store))
 	if g.schema != "" {

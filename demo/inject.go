@@ -12,11 +12,13 @@ import (
 	"github.com/emersion/go-smtp"
 )
 
-// entry is a relay listener that messages are injected at, as a neighbouring
-// MTA would.
+// entry is a listener that messages are injected at, as a neighbouring MTA or,
+// with auth, a mail client would.
 type entry struct {
-	addr string
-	tls  *tls.Config // for STARTTLS; nil leaves it out
+	addr     string
+	tls      *tls.Config // for STARTTLS; nil leaves it out
+	implicit bool        // TLS from the first octet instead
+	auth     *plainAuth  // nil for none
 }
 
 // Bounds of one injection. The second covers a peer's acceptance, which the
@@ -28,7 +30,7 @@ const (
 
 // refused is an answer of the server that is not positive.
 type refused struct {
-	stage string // "MAIL", "RCPT", "DATA"
+	stage string // "AUTH", "MAIL", "RCPT", "DATA"
 	reply *smtp.SMTPError
 }
 
@@ -59,6 +61,11 @@ func (e entry) send(ctx context.Context, from, to string, l letter) (string, err
 	if err != nil {
 		return "", err
 	}
+	if e.auth != nil {
+		if err := c.Auth(e.auth); err != nil {
+			return "", atStage("AUTH", err)
+		}
+	}
 	if err := c.Mail(from, &smtp.MailOptions{Size: int64(len(l.content)), UTF8: l.utf8Header()}); err != nil {
 		return "", atStage("MAIL", err)
 	}
@@ -80,10 +87,13 @@ func (e entry) send(ctx context.Context, from, to string, l letter) (string, err
 	return "250 " + reply.StatusText, nil
 }
 
-// greet begins the session, with STARTTLS where that is wanted.
+// greet begins the session, with TLS where that is wanted.
 func (e entry) greet(conn net.Conn) (*smtp.Client, error) {
+	if e.implicit {
+		conn = tls.Client(conn, e.tls)
+	}
 	c := smtp.NewClient(conn)
-	if e.tls != nil {
+	if e.tls != nil && !e.implicit {
 		conn.SetDeadline(time.Now().Add(commandWithin))
 		var err error
 		if c, err = smtp.NewClientStartTLS(conn, e.tls); err != nil {

@@ -97,12 +97,13 @@ func (n *network) startMailboxes() error {
 
 // fillDNS publishes where the domains take mail.
 func (n *network) fillDNS() error {
-	addrs, err := freeAddresses(4)
+	addrs, err := freeAddresses(8)
 	if err != nil {
 		return err
 	}
 	for i, domain := range []string{capulet, montague} {
-		g := &gateway{domain: domain, smtp: addrs[2*i], xmpps: addrs[2*i+1]}
+		of := addrs[4*i:]
+		g := &gateway{domain: domain, smtp: of[0], xmpps: of[1], submission: of[2], submissions: of[3]}
 		n.gateways = append(n.gateways, g)
 		if err := n.dns.addPeer(domain, g.xmpps); err != nil {
 			return err
@@ -120,7 +121,8 @@ func (n *network) fillDNS() error {
 	return n.dns.addLegacy(legacy)
 }
 
-// startGateways configures both and starts them side by side.
+// startGateways configures both, makes their users and starts them side by
+// side.
 func (n *network) startGateways(ctx context.Context) error {
 	for i, g := range n.gateways {
 		if err := n.configure(g, n.boxes[i]); err != nil {
@@ -130,7 +132,14 @@ func (n *network) startGateways(ctx context.Context) error {
 	failures := make([]error, len(n.gateways))
 	var both sync.WaitGroup
 	for i, g := range n.gateways {
-		both.Go(func() { failures[i] = n.bringUp(ctx, g) })
+		user := []string{juliet, romeo}[i]
+		both.Go(func() {
+			if err := g.login(ctx, user); err != nil {
+				failures[i] = fmt.Errorf("gateway of %s: %w", g.domain, err)
+				return
+			}
+			failures[i] = n.bringUp(ctx, g)
+		})
 	}
 	both.Wait()
 	return errors.Join(failures...)

@@ -46,6 +46,9 @@ func (n *network) writeOut() error {
 	index := []indexEntry{}
 	count := map[string]int{}
 	for _, s := range n.ledger.snapshot() {
+		if s.path == pathSubmitted {
+			continue // the demo's own, which nobody gave it
+		}
 		entry := indexEntry{Path: s.path, Source: s.letter.source, From: s.from, Rcpt: s.rcpt, SentSHA256: s.sum()}
 		if len(s.copies) == 0 {
 			index = append(index, entry)

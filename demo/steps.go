@@ -35,6 +35,7 @@ func (n *network) play(ctx context.Context, letters []letter) error {
 		{"capulet to legacy by SMTP, from the queue", func() error { return n.sendAll(ctx, sm, letters) }},
 		{"montague is away: its mail waits in capulet's queue", func() error { return n.outage(ctx, letters) }},
 		{"an unknown recipient is refused in the sender's own SMTP session", func() error { return n.unknownRecipient(ctx) }},
+		{"juliet's mail client submits, with a password over TLS; it may not write in another's name", func() error { return n.submission(ctx) }},
 		{"mallory.example, with a good certificate of its own, claims a capulet sender", func() error { return n.forgery(ctx) }},
 	}
 	for _, step := range steps {
@@ -61,9 +62,14 @@ func (n *network) entry(g *gateway) entry {
 
 // inject sends every letter along one path.
 func (n *network) inject(ctx context.Context, g leg, letters []letter) error {
+	return n.injectAt(ctx, g, n.entry(g.gateway), letters)
+}
+
+// injectAt does so at a certain listener.
+func (n *network) injectAt(ctx context.Context, g leg, at entry, letters []letter) error {
 	for _, l := range letters {
 		s := n.ledger.open(g.path, g.transport, g.user, g.gateway.domain, g.rcpt, l)
-		reply, err := n.entry(g.gateway).send(ctx, s.from, s.rcpt, l)
+		reply, err := at.send(ctx, s.from, s.rcpt, l)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -142,7 +148,7 @@ func (n *network) unknownRecipient(ctx context.Context) error {
 }
 
 // mustBeRefused is how many refusals the scenario contains.
-const mustBeRefused = 2
+const mustBeRefused = 3
 
 // summary writes the last line. went is what the scenario has come to so far;
 // the result says whether all of it held.

@@ -142,8 +142,8 @@ func TestAuthorRights(t *testing.T) {
 		{"rights cannot be told", "broken", own, "451 4.3.0"},
 		{"nobody", "", "From: romeo@home.example\r\n", ""},
 	} {
-		m := w.message(c.header+"\r\nbody\r\n", "", "a@home.example", "b@home.example")
 		for _, perRecipient := range []bool{false, true} {
+			m := w.message(c.header+"\r\nbody\r\n", "", "a@home.example", "b@home.example")
 			verdicts := w.entrance.Accept(t.Context(), client(c.user), m, perRecipient)
 			if perRecipient && c.want != "" && len(verdicts) != 2 {
 				t.Errorf("%s: %d verdicts for two recipients", c.name, len(verdicts))

@@ -15,7 +15,17 @@ type ServerRates struct {
 	ConnectionsPerMinute int            // of one address, of one /64 for IPv6
 	MessagesPerMinute    int            // of one address; by XFORWARD, of the client that it tells of
 	MessagesPerHour      int            // of one authenticated user, whatever the address
+	Users                *UserRate      // instead of MessagesPerHour, for listeners that count together
 	Exempt               []netip.Prefix // addresses that are not bounded
+}
+
+// UserRate bounds the messages of each user over all listeners that share it.
+// Safe for concurrent use.
+type UserRate struct{ table *rateTable }
+
+// NewUserRate allows so many messages an hour; 0 is no bound.
+func NewUserRate(messagesPerHour int) *UserRate {
+	return &UserRate{newRateTable(messagesPerHour, time.Hour)}
 }
 
 // serverRates applies ServerRates.
@@ -25,11 +35,14 @@ type serverRates struct {
 }
 
 func newServerRates(r ServerRates) *serverRates {
+	if r.Users == nil {
+		r.Users = NewUserRate(r.MessagesPerHour)
+	}
 	return &serverRates{
 		exempt:      r.Exempt,
 		connections: newRateTable(r.ConnectionsPerMinute, time.Minute),
 		messages:    newRateTable(r.MessagesPerMinute, time.Minute),
-		userMail:    newRateTable(r.MessagesPerHour, time.Hour),
+		userMail:    r.Users.table,
 	}
 }
 

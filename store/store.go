@@ -1,7 +1,7 @@
 // Package store states the contract between the gateway and its durable
 // memory: messages and their content, deliveries with leases and fencing
-// tokens, transfers from peers with what was accepted, and what is known of
-// peers. store/sqlite and store/postgres fulfil it; store/storetest shows it.
+// tokens, transfers from peers with what was accepted, what is known of peers,
+// and the users who may submit mail. store/sqlite and store/postgres fulfil it; store/storetest shows it.
 //
 // Every method is safe for concurrent use and honours its context. Unless a
 // method says otherwise, what it did is durable when it returns nil: it
@@ -97,10 +97,13 @@ type Store interface {
 	Transfers
 	Peers
 	Keys
+	Users
+	Policies
 	Queue
 
 	// Maintain removes what has outlived its retention: acceptances, open
-	// transfers, traces of finished messages, content that nothing refers to.
+	// transfers, traces of finished messages, expired policies, content that
+	// nothing refers to.
 	// At most one bounded batch of each a call; more reports that some is left.
 	Maintain(ctx context.Context, r Retention) (more bool, err error)
 
@@ -160,6 +163,30 @@ type Keys interface {
 	// Key returns the secret of a name. Where there is none, fresh becomes it;
 	// of callers at the same time one wins, and all get the same.
 	Key(ctx context.Context, name string, fresh []byte) ([]byte, error)
+}
+
+// Users keeps who may submit mail. Names are compared as they are: whoever
+// stores and asks puts them into one form.
+type Users interface {
+	// User returns what is stored for a name; ErrNotFound if nothing is.
+	User(ctx context.Context, name string) (User, error)
+	// PutUser replaces what is stored for u.Name.
+	PutUser(ctx context.Context, u User) error
+	// DeleteUser forgets a user; ErrNotFound if there is none.
+	DeleteUser(ctx context.Context, name string) error
+	// Users returns all of them, in the order of their names' octets.
+	Users(ctx context.Context) ([]User, error)
+}
+
+// Policies keeps what domains ask of TLS (MTA-STS, RFC 8461) as long as it is
+// in force.
+type Policies interface {
+	// GetPolicy returns what PutPolicy stored for a domain; nil where there is
+	// nothing, or it has expired.
+	GetPolicy(ctx context.Context, domain string) ([]byte, error)
+	// PutPolicy replaces what is stored for a domain. The instant is the
+	// policy's own: it says when it was fetched and for how long it holds.
+	PutPolicy(ctx context.Context, domain string, policy []byte, expires time.Time) error
 }
 
 // Queue is what the operator's verbs need.
@@ -300,6 +327,17 @@ type Peer struct {
 	Facts  []byte        // JSON of the package that learned it
 	Seen   time.Time     // the store's time of the last PutPeer, set by the store
 	Age    time.Duration // since Seen, set by the store
+}
+
+// User is somebody who may submit mail.
+type User struct {
+	Name string `json:"name"`
+	// Verifier is what is kept of the password, never the password itself; ""
+	// where another program checks it.
+	Verifier string `json:"verifier,omitempty"`
+	// Addresses are the user's own: mailboxes, or "@example.org" for all
+	// mailboxes of a domain.
+	Addresses []string `json:"addresses"`
 }
 
 // Filter narrows List.

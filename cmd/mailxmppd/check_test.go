@@ -166,6 +166,9 @@ func TestCheck(t *testing.T) {
 		{"weak route", func(_ *testing.T, s *site) {
 			s.more = "[[route]]\ndomain = \"*\"\nnext = \"smtp://smarthost.example:25\"\ntls = \"none\""
 		}, 0, levelWarning, "mail to smarthost.example:25 goes in plain text"},
+		{"no Dovecot", func(_ *testing.T, s *site) {
+			s.more = "[[listener]]\nkind = \"submission\"\naddress = \"127.0.0.1:0\"\nauth = \"dovecot:absent\""
+		}, 0, levelWarning, "absent: no such file or directory"},
 		{"weak peer", func(_ *testing.T, s *site) {
 			s.more = "[[peer]]\ndomain = \"montague.example\"\npolicy = \"preferred\""
 		}, 0, levelWarning, "peer montague.example"},

@@ -32,8 +32,13 @@ func (n *inspection) weakListeners() {
 		n.add(levelWarning, "settings", "no [[listener]]: mail from here to others has no way in")
 	}
 	for _, l := range n.cfg.Listeners {
-		if len(l.Trusted) == 0 {
+		if len(l.Trusted) == 0 && l.Kind != config.ListenSubmission {
 			n.add(levelWarning, "settings", "listener %s: trusted is empty, so only mail to our own domains is taken", l.Address)
+		}
+		if socket, ok := l.DovecotSocket(); ok {
+			if _, err := os.Stat(socket); err != nil {
+				n.add(levelWarning, "settings", "listener %s: Dovecot cannot be asked about users: %s", l.Address, err)
+			}
 		}
 		if l.TLS == config.ListenPlain && !loopback(l.Address) {
 			n.add(levelWarning, "settings", "listener %s: mail can only come in plain text", l.Address)

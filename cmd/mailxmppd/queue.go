@@ -6,15 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"mailxmppd/admin"
-	"mailxmppd/config"
 	"mailxmppd/mail"
 	"mailxmppd/store"
 )
@@ -33,19 +30,8 @@ func queueCommand() *cobra.Command {
 	return cmd
 }
 
-// queueFlags are what every verb takes.
-type queueFlags struct {
-	file string
-	json bool
-}
-
-func (q *queueFlags) add(cmd *cobra.Command) {
-	configFlag(cmd, &q.file)
-	jsonFlag(cmd, &q.json)
-}
-
 func queueListCommand() *cobra.Command {
-	var q queueFlags
+	var q verbFlags
 	var f store.Filter
 	cmd := &cobra.Command{
 		Use:   "list --config FILE",
@@ -58,7 +44,7 @@ func queueListCommand() *cobra.Command {
 			return domainArg(&f.Domain)
 		},
 		RunE: work(func(cmd *cobra.Command, _ []string) error {
-			return q.on(cmd, func(ctx context.Context, st admin.Store, w io.Writer) error {
+			return q.on(cmd, mustBeThere, func(ctx context.Context, st admin.Store, w io.Writer) error {
 				entries, err := st.List(ctx, f)
 				switch {
 				case err != nil:
@@ -80,7 +66,7 @@ func queueListCommand() *cobra.Command {
 }
 
 func queueShowCommand() *cobra.Command {
-	var q queueFlags
+	var q verbFlags
 	var id mail.ID
 	cmd := &cobra.Command{
 		Use:   "show --config FILE ID",
@@ -91,7 +77,7 @@ func queueShowCommand() *cobra.Command {
 			return err
 		},
 		RunE: work(func(cmd *cobra.Command, _ []string) error {
-			return q.on(cmd, func(ctx context.Context, st admin.Store, w io.Writer) error {
+			return q.on(cmd, mustBeThere, func(ctx context.Context, st admin.Store, w io.Writer) error {
 				r, err := st.Show(ctx, id)
 				switch {
 				case err != nil:
@@ -108,7 +94,7 @@ func queueShowCommand() *cobra.Command {
 }
 
 func queueRetryCommand() *cobra.Command {
-	var q queueFlags
+	var q verbFlags
 	var domain string
 	var all bool
 	var id mail.ID
@@ -149,7 +135,7 @@ func queueRetryCommand() *cobra.Command {
 }
 
 func queueDropCommand() *cobra.Command {
-	var q queueFlags
+	var q verbFlags
 	var id mail.ID
 	var n int
 	cmd := &cobra.Command{
@@ -171,8 +157,8 @@ func queueDropCommand() *cobra.Command {
 }
 
 // change runs a verb that counts deliveries and says how many it changed.
-func (q *queueFlags) change(cmd *cobra.Command, done string, verb func(context.Context, admin.Store) (int, error)) error {
-	return q.on(cmd, func(ctx context.Context, st admin.Store, w io.Writer) error {
+func (q *verbFlags) change(cmd *cobra.Command, done string, verb func(context.Context, admin.Store) (int, error)) error {
+	return q.on(cmd, mustBeThere, func(ctx context.Context, st admin.Store, w io.Writer) error {
 		n, err := verb(ctx, st)
 		switch {
 		case err != nil:
@@ -187,37 +173,6 @@ func (q *queueFlags) change(cmd *cobra.Command, done string, verb func(context.C
 		_, err = fmt.Fprintf(w, "%d %s %s\n", n, noun, done)
 		return err
 	})
-}
-
-// on runs a verb on the queue: through the socket of the running gateway, or
-// on the store itself where none runs. An SQLite store belongs to one process
-// at a time, so that only one of the two ways is open.
-func (q *queueFlags) on(cmd *cobra.Command, verb func(context.Context, admin.Store, io.Writer) error) error {
-	ctx, w := cmd.Context(), cmd.OutOrStdout()
-	cfg, err := config.Load(q.file)
-	if err != nil {
-		return err
-	}
-	if cfg.Admin.Socket != "" {
-		client := admin.NewClient(cfg.Admin.Socket)
-		if _, err := client.Health(ctx); !errors.Is(err, admin.ErrNotRunning) {
-			if err != nil {
-				return err
-			}
-			return verb(ctx, client, w)
-		}
-	}
-	if path, ok := cfg.Store.SQLitePath(); ok {
-		// Opening would make one, perhaps for another user than the gateway's.
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("no gateway is running here and there is no store at %s yet", path)
-		}
-	}
-	st, err := openStore(ctx, cfg, newLog(cmd.ErrOrStderr(), config.Log{Level: "warn"}))
-	if err != nil {
-		return err
-	}
-	return errors.Join(verb(ctx, st, w), st.Close())
 }
 
 // deliveryArg reads "ID" (n is -1) or "ID.N".

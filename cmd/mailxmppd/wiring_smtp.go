@@ -1,37 +1,75 @@
 package main
 
 import (
+	"context"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"log/slog"
 	"net/netip"
 
 	"mailxmppd/config"
+	"mailxmppd/dns"
 	"mailxmppd/gateway"
 	"mailxmppd/smtpbridge"
+	"mailxmppd/store"
 )
 
+// newSMTPClient makes what hands mail on by SMTP and LMTP.
+func newSMTPClient(cfg *config.Config, st store.Store, resolver *dns.Resolver, roots *x509.CertPool, log *slog.Logger) (*smtpbridge.Client, error) {
+	own := make([]netip.Addr, len(cfg.SMTP.OwnAddresses))
+	for i, s := range cfg.SMTP.OwnAddresses {
+		var err error
+		if own[i], err = netip.ParseAddr(s); err != nil {
+			return nil, err
+		}
+	}
+	return smtpbridge.NewClient(smtpbridge.ClientConfig{
+		Hostname: cfg.SMTP.Hostname, DNS: resolver, MXPort: cfg.SMTP.MXPort, Roots: roots,
+		MaxPerHop: cfg.Queue.PerDomain, Validating: cfg.DNS.Validating, MTASTS: cfg.SMTP.MTASTS, Policies: st,
+		OwnNames: cfg.SMTP.OwnNames, OwnAddrs: own, Family: smtpbridge.Family(cfg.SMTP.IPFamily),
+		Literals: cfg.SMTP.AddressLiterals, Log: log,
+	}), nil
+}
+
+// smtpUsers are the store's users, who own the addresses that they may write
+// from.
+func smtpUsers(cfg *config.Config, st store.Store) users {
+	u := users{store: st}
+	if asksDovecot(cfg) {
+		u.domain = cfg.DefaultDomain().Name
+	}
+	return u
+}
+
 // buildServers makes a server for each SMTP and LMTP listener.
-func (p *parts) buildServers(cfg *config.Config, certs *certificates, log *slog.Logger) error {
-	limits := smtpbridge.DefaultLimits()
-	limits.MaxSize, limits.Recipients = int64(cfg.Limits.MaxMessage), cfg.Limits.MaxRecipients
-	limits.Connections, limits.PerAddress = cfg.Limits.Connections, cfg.Limits.PerAddress
-	limits.Commands, limits.Errors = cfg.Limits.Commands, cfg.Limits.Errors
-	limits.HeaderLines, limits.HeaderBytes = cfg.Limits.HeaderLines, int(cfg.Limits.HeaderBytes)
+func (p *parts) buildServers(ctx context.Context, cfg *config.Config, st store.Store, certs *certificates, log *slog.Logger) error {
+	knows, err := newAuthenticators(ctx, cfg, st)
+	if err != nil {
+		return err
+	}
 	// What the gateway carries over both of its legs; a next hop that cannot
 	// keep REQUIRETLS is refused mail that asks for it.
 	extensions := smtpbridge.DefaultExtensions()
 	extensions.RequireTLS = true
+	// One for all listeners: who guesses at one of them guesses at the others,
+	// and a user's hour is the same at each.
+	hourly := smtpbridge.NewUserRate(cfg.Limits.MessagesPerHour)
+	guard := smtpbridge.NewAuthGuard(smtpbridge.AuthLimits{PerAddress: cfg.Limits.AuthFailuresByAddress, PerUser: cfg.Limits.AuthFailuresByUser})
 	for _, l := range cfg.Listeners {
-		trusted := make([]netip.Prefix, len(l.Trusted))
-		for i, n := range l.Trusted {
-			trusted[i] = n.Prefix
-		}
+		trusted := prefixes(l.Trusted)
 		sc := smtpbridge.ServerConfig{
 			Kind: smtpbridge.Kind(l.Kind), Hostname: cfg.SMTP.Hostname, ImplicitTLS: l.TLS == config.ListenImplicit,
-			Extensions: extensions, Limits: limits, Handler: &gateway.Entrance{Gateway: p.gateway, Trusted: trusted}, Log: log,
+			Extensions: extensions, Limits: serverLimits(cfg), Rates: serverRates(cfg, hourly, trusted),
+			Proxies: prefixes(l.Proxies), XClient: prefixes(l.XClient), XForward: prefixes(l.XForward),
+			Guard: guard, RepairLF: l.RepairLF,
+			Handler: &gateway.Entrance{Gateway: p.gateway, Trusted: trusted}, Log: log,
 		}
 		if l.TLS != config.ListenPlain {
 			sc.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certs.forSMTP}
+		}
+		if l.Kind == config.ListenSubmission {
+			sc.Auth = knows[l.Auth]
 		}
 		server, err := smtpbridge.NewServer(sc)
 		if err != nil {
@@ -40,4 +78,56 @@ func (p *parts) buildServers(cfg *config.Config, certs *certificates, log *slog.
 		p.smtp = append(p.smtp, service{server: server})
 	}
 	return nil
+}
+
+// newAuthenticators makes what knows the users, by the listeners' values of
+// auth.
+func newAuthenticators(ctx context.Context, cfg *config.Config, st store.Store) (map[string]smtpbridge.Authenticator, error) {
+	knows := map[string]smtpbridge.Authenticator{}
+	for _, l := range cfg.Listeners {
+		if l.Kind != config.ListenSubmission || knows[l.Auth] != nil {
+			continue
+		}
+		if socket, ok := l.DovecotSocket(); ok {
+			knows[l.Auth] = &smtpbridge.DovecotAuth{Socket: socket}
+			continue
+		}
+		fresh := make([]byte, 32)
+		rand.Read(fresh)
+		secret, err := st.Key(ctx, "auth-secret", fresh)
+		if err != nil {
+			return nil, err
+		}
+		stored, err := smtpbridge.NewStoredAuth(smtpUsers(cfg, st), secret)
+		if err != nil {
+			return nil, err
+		}
+		knows[l.Auth] = stored
+	}
+	return knows, nil
+}
+
+func serverLimits(cfg *config.Config) smtpbridge.ServerLimits {
+	limits := smtpbridge.DefaultLimits()
+	limits.MaxSize, limits.Recipients = int64(cfg.Limits.MaxMessage), cfg.Limits.MaxRecipients
+	limits.Connections, limits.PerAddress = cfg.Limits.Connections, cfg.Limits.PerAddress
+	limits.Commands, limits.Errors, limits.AuthTries = cfg.Limits.Commands, cfg.Limits.Errors, cfg.Limits.AuthTries
+	limits.HeaderLines, limits.HeaderBytes = cfg.Limits.HeaderLines, int(cfg.Limits.HeaderBytes)
+	return limits
+}
+
+// serverRates leaves out who may relay: a neighbour brings everybody's mail.
+func serverRates(cfg *config.Config, users *smtpbridge.UserRate, trusted []netip.Prefix) smtpbridge.ServerRates {
+	return smtpbridge.ServerRates{
+		ConnectionsPerMinute: cfg.Limits.ConnectionsPerMinute, MessagesPerMinute: cfg.Limits.MessagesPerMinute,
+		Users: users, Exempt: trusted,
+	}
+}
+
+func prefixes(list []config.Network) []netip.Prefix {
+	out := make([]netip.Prefix, len(list))
+	for i, n := range list {
+		out[i] = n.Prefix
+	}
+	return out
 }

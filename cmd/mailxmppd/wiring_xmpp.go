@@ -78,7 +78,7 @@ func newXMPP(cfg *config.Config, st store.Store, resolver *dns.Resolver, roots *
 		Up:        x.up,
 		Version:   readBuild().Version, Log: log,
 	})
-	if err := x.addComponents(cfg, disco, log); err != nil {
+	if err := x.addComponents(cfg, log); err != nil {
 		return nil, err
 	}
 	x.links = component.Over(peers.Over(x.streams), x.components...)
@@ -99,8 +99,12 @@ func (x *xmppSide) up(local, remote string) {
 }
 
 // addComponents makes the domains of ours that are components of chat servers.
-func (x *xmppSide) addComponents(cfg *config.Config, disco []byte, log *slog.Logger) error {
+func (x *xmppSide) addComponents(cfg *config.Config, log *slog.Logger) error {
 	for _, k := range cfg.Components {
+		disco, err := componentTakes(x.takes, int(k.MaxStanza)).DiscoInfo()
+		if err != nil {
+			return err
+		}
 		c, err := component.New(component.Config{
 			Domain: k.Domain, Address: k.Server, Secret: string(k.Secret),
 			AssertAuthenticated: k.AssertAuthenticated, MaxStanza: int(k.MaxStanza),
@@ -117,6 +121,17 @@ func (x *xmppSide) addComponents(cfg *config.Config, disco []byte, log *slog.Log
 		x.components = append(x.components, c)
 	}
 	return nil
+}
+
+// componentTakes is what a component announces: what fits into the server's
+// stanzas, and not REQUIRETLS, since the server's streams are not ours to vouch
+// for (xep-draft section 7.4).
+func componentTakes(c transfer.Capabilities, maxStanza int) transfer.Capabilities {
+	const around = 4000 // octets of a stanza beside its content
+	room := (maxStanza - around) / 4 * 3
+	c.MaxChunk, c.MaxInline = max(min(c.MaxChunk, room), 6000), min(c.MaxInline, room/2)
+	c.Extensions = slices.DeleteFunc(slices.Clone(c.Extensions), func(e string) bool { return e == transfer.ExtRequireTLS })
+	return c
 }
 
 // receiveFor makes the receiving half, which hands what peers send to g.

@@ -55,6 +55,10 @@ func removals(r store.Retention) []struct {
 				DELETE FROM attempts a USING m WHERE a.message_id = m.id
 			)
 			SELECT FROM m`, seconds(r.Traces)},
+		{"expired policies", `
+			DELETE FROM policies WHERE ctid = ANY (ARRAY(
+				SELECT ctid FROM policies WHERE expires_at <= now() - $2 * interval '1 second'
+				ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED))`, 0},
 	}
 }
 

@@ -16,6 +16,7 @@ func (s *Store) Maintain(ctx context.Context, r store.Retention) (more bool, err
 		func() (bool, error) { return s.expireAcceptances(ctx, now-millis(r.Acceptances)) },
 		func() (bool, error) { return s.expireTransfers(ctx, now-millis(r.Transfers)) },
 		func() (bool, error) { return s.expireTraces(ctx, now-millis(r.Traces)) },
+		func() (bool, error) { return s.expirePolicies(ctx, now) },
 		func() (bool, error) { return s.sweepLoose(ctx) },
 	} {
 		left, err := step()

@@ -1,0 +1,67 @@
+package config
+
+import "net/netip"
+
+func (c *checker) listeners(cfg *Config) {
+	for i := range cfg.Listeners {
+		l, at := &cfg.Listeners[i], item("listener", i)
+		c.oneOf(at+".kind", l.Kind, ListenRelay, ListenSubmission, ListenLMTP)
+		c.oneOf(at+".tls", l.TLS, ListenPlain, ListenStartTLS, ListenImplicit)
+		c.socket(at+".address", l.Address)
+		c.networks(at+".trusted", l.Trusted, "lets everybody relay to any domain")
+		c.networks(at+".proxies", l.Proxies, "lets everybody come from any address")
+		c.networks(at+".xclient", l.XClient, "lets everybody come from any address")
+		c.networks(at+".xforward", l.XForward, "lets everybody tell of any address")
+		if l.Kind == ListenSubmission {
+			c.submission(at, l)
+		} else {
+			c.noSubmission(at, l)
+		}
+	}
+}
+
+// submission checks what only a listener for mail clients has.
+func (c *checker) submission(at string, l *Listener) {
+	if l.TLS == ListenPlain {
+		c.add(at+".tls", `is "none", but passwords are taken over TLS only: wants "starttls" or "implicit"`)
+	}
+	if len(l.Trusted) > 0 {
+		c.add(at+".trusted", `is of no use with kind = "submission": its clients authenticate themselves`)
+	}
+	socket, dovecot := l.DovecotSocket()
+	switch {
+	case l.Auth == "":
+		l.Auth = AuthStore
+	case dovecot && socket != "":
+		l.Auth = AuthDovecot + c.path(socket)
+		if path, _ := l.DovecotSocket(); len(path) > maxSocketPath {
+			c.add(at+".auth", "the path is longer than %d octets, too long for a Unix socket", maxSocketPath)
+		}
+	case l.Auth != AuthStore:
+		c.add(at+".auth", `%q is neither "store" nor "dovecot:" with the path of a socket`, clip(l.Auth))
+	}
+}
+
+func (c *checker) noSubmission(at string, l *Listener) {
+	if l.Auth != "" {
+		c.add(at+".auth", `is of no use without kind = "submission"`)
+	}
+	if l.RepairLF {
+		c.add(at+".repair_lf", `is of no use without kind = "submission"`)
+	}
+}
+
+// networks refuses ranges that hold every address.
+func (c *checker) networks(path string, list []Network, why string) {
+	for i, n := range list {
+		if n.IsValid() && (n.Bits() == 0 || mapped(n.Prefix)) {
+			c.add(item(path, i), "%s %s", n, why)
+		}
+	}
+}
+
+// mapped reports whether an IPv6 range holds every IPv4 address in its mapped
+// form (RFC 4291 section 2.5.5.2).
+func mapped(p netip.Prefix) bool {
+	return p.Addr().Is6() && p.Bits() <= 96 && p.Contains(netip.MustParseAddr("::ffff:0:0"))
+}

@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 )
 
 // Options say what a run of the demo does. The zero value runs the shipped
@@ -46,7 +47,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	net := &network{options: o, timeline: newTimeline(o.Stdout, o.JSON)}
+	out := &checkedWriter{Writer: o.Stdout}
+	net := &network{options: o, timeline: newTimeline(out, o.JSON)}
 	letters, err := net.letters()
 	if err != nil {
 		return err
@@ -66,7 +68,31 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil && !interrupted || closed != nil {
 		fmt.Fprintf(o.Stderr, "files of the run, with the gateways' logs: %s\n", net.dir)
 	}
-	return oneLine(errors.Join(err, closed))
+	return oneLine(errors.Join(err, closed, out.failed()))
+}
+
+// checkedWriter remembers that something could not be written: a timeline that
+// nobody can read is no success.
+type checkedWriter struct {
+	io.Writer
+	mu  sync.Mutex
+	err error
+}
+
+func (w *checkedWriter) Write(p []byte) (int, error) {
+	n, err := w.Writer.Write(p)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err != nil && w.err == nil {
+		w.err = fmt.Errorf("the timeline could not be written: %w", err)
+	}
+	return n, err
+}
+
+func (w *checkedWriter) failed() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err
 }
 
 func (o Options) withDefaults() (Options, error) {
@@ -105,7 +131,20 @@ func (n *network) run(ctx context.Context, letters []letter) error {
 	}
 	err := errors.Join(played, n.writeOut(), n.summary(played))
 	if keep {
-		<-ctx.Done()
+		n.keep(ctx)
 	}
 	return err
+}
+
+// keep waits for the end of ctx, and tells when a gateway ends before it: the
+// verdict stands, but somebody is using the network.
+func (n *network) keep(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case err := <-n.crashed:
+			fmt.Fprintln(n.options.Stderr, err)
+		}
+	}
 }

@@ -3,6 +3,7 @@ package demo
 import (
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 )
@@ -48,7 +49,7 @@ func (n *network) endpoints() endpoints {
 
 			Maildir: n.boxes[i].dir.path,
 			Config:  g.config,
-			Store:   g.store,
+			Store:   g.storeURL(),
 			Admin:   "unix:" + g.admin,
 			PID:     g.pid(),
 		})
@@ -56,6 +57,18 @@ func (n *network) endpoints() endpoints {
 	sink := n.boxes[len(n.boxes)-1]
 	e.Domains = append(e.Domains, domainEndpoint{Name: sink.domain, SMTP: sink.addr, Maildir: sink.dir.path})
 	return e
+}
+
+// storeURL is the gateway's store; with Postgres it leads to its own schema.
+func (g *gateway) storeURL() string {
+	u, err := url.Parse(g.store)
+	if g.schema == "" || err != nil {
+		return g.store
+	}
+	q := u.Query()
+	q.Set("search_path", g.schema)
+	u.RawQuery = q.Encode()
+	return u.String()
 }
 
 // writeEndpoints writes the file that was asked for, at the start and again

@@ -38,7 +38,7 @@ func (n *network) forgery(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	e := event{Step: "refused", From: forgedSender, To: to, Reply: answer.condition, Text: "the stream proved " + mallory + ", the stanza error is"}
+	e := event{Step: "refused", From: forgedSender, To: to, Reply: answer.condition, Text: "the stream proved " + mallory + " and speaks for no other domain"}
 	switch {
 	case err != nil:
 		e.Text, e.Reply = "the attempt itself failed: "+err.Error(), ""

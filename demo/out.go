@@ -1,8 +1,11 @@
 package demo
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -24,10 +27,14 @@ type indexEntry struct {
 }
 
 // prepareOut makes the output directory, so that a mistake in its name is
-// found before the run and not after it.
+// found before the run and not after it, and clears it of what an earlier run
+// has left there: what its index lists, and nothing else.
 func prepareOut(dir string) error {
 	if dir == "" {
 		return nil
+	}
+	if err := clearOut(dir); err != nil {
+		return fmt.Errorf("output directory: %w", err)
 	}
 	for _, domain := range []string{capulet, montague, legacy} {
 		if err := os.MkdirAll(filepath.Join(dir, domain), 0o755); err != nil {
@@ -35,6 +42,30 @@ func prepareOut(dir string) error {
 		}
 	}
 	return nil
+}
+
+func clearOut(dir string) error {
+	index := filepath.Join(dir, "index.json")
+	raw, err := os.ReadFile(index)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var entries []indexEntry
+	if err := json.Unmarshal(raw, &entries); err != nil {
+		return fmt.Errorf("%s is not of an earlier run: %w", index, err)
+	}
+	for _, e := range entries {
+		if e.File == "" || !filepath.IsLocal(e.File) || filepath.Ext(e.File) != ".eml" {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.File)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return os.Remove(index)
 }
 
 // writeOut copies every message out of the mailboxes and writes the index, if

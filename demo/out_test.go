@@ -57,6 +57,37 @@ func TestOutAndIndex(t *testing.T) {
 	}
 }
 
+// TestOutDirectoryUsedAgain: what an earlier run listed goes, whatever else is
+// there stays, and a foreign index is left alone.
+func TestOutDirectoryUsedAgain(t *testing.T) {
+	dir := t.TempDir()
+	if err := prepareOut(dir); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"montague.example/1.eml": "old", "montague.example/mine.eml": "mine", "keep.txt": "mine",
+		"index.json": `[{"file":"montague.example/1.eml"},{"file":"../../etc/passwd"},{"file":"keep.txt"},{"file":""}]`,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := prepareOut(dir); err != nil {
+		t.Fatal(err)
+	}
+	for name, there := range map[string]bool{"montague.example/1.eml": false, "montague.example/mine.eml": true, "keep.txt": true, "index.json": false} {
+		if _, err := os.Stat(filepath.Join(dir, name)); (err == nil) != there {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "index.json"), []byte("not ours"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := prepareOut(dir); err == nil {
+		t.Error("a foreign index.json is taken for ours")
+	}
+}
+
 func TestOutDirectoryThatCannotBe(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {

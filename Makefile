@@ -30,6 +30,7 @@ test-long: deps check
 bench: deps
 	$(GO) test -run '^$$' -bench . -benchtime 3s ./...
 	$(GO) run ./lab/bench pair --json
+	$(GO) run ./lab/bench leg --json
 
 # Each fuzz target in turn; go takes one at a time.
 fuzz:

@@ -2,8 +2,9 @@
 
 GO       ?= go
 FUZZTIME ?= 30s
+FUZZPKGS ?= ./...
 
-.PHONY: build demo test check test-long bench fuzz deps clean
+.PHONY: build demo test check test-long bench fuzz fuzz-brief deps clean
 
 build:
 	$(GO) build -o mailxmppd ./cmd/mailxmppd
@@ -13,7 +14,7 @@ demo:
 
 # The packages that start servers and child processes share the machine with
 # the rest: the time limit is for all of them on two slow cores.
-test: deps check
+test: deps check fuzz-brief
 	$(GO) test -race -count=1 -timeout 14m ./...
 
 # Both builds, as the stop points of the kill tests exist in one only.
@@ -34,12 +35,16 @@ bench: deps
 
 # Each fuzz target in turn; go takes one at a time.
 fuzz:
-	@set -e; for pkg in $$($(GO) list ./...); do \
+	@set -e; for pkg in $$($(GO) list $(FUZZPKGS)); do \
 		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
 			echo "$$pkg $$target"; \
 			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
 		done; \
 	done
+
+# What peers can send is fuzzed for a moment in every run.
+fuzz-brief:
+	@$(MAKE) --no-print-directory fuzz FUZZTIME=2s FUZZPKGS="./xmpp/..."
 
 deps:
 	@scripts/deps

@@ -49,6 +49,12 @@ func (c *Client) Health(ctx context.Context) (h Health, err error) {
 	return h, err
 }
 
+// Counters asks what was counted since the start: part, name, number.
+func (c *Client) Counters(ctx context.Context) (parts map[string]map[string]any, err error) {
+	err = c.do(ctx, http.MethodGet, "/counters", nil, nil, &parts)
+	return parts, err
+}
+
 // List is store.Queue's.
 func (c *Client) List(ctx context.Context, f store.Filter) (entries []store.Entry, err error) {
 	q := url.Values{"all": {strconv.FormatBool(f.Closed)}}

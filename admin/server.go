@@ -2,6 +2,7 @@
 // Unix socket that only the gateway's own user can open.
 //
 //	GET  /health                  is the gateway up and its store answering
+//	GET  /counters                what was counted since the start, by part
 //	GET  /queue?domain=&all=&limit=   deliveries
 //	GET  /queue/{id}              one message with its deliveries and attempts
 //	POST /queue/{id}/retry?n=     try again now, n for one delivery of it
@@ -75,6 +76,7 @@ type Server struct {
 	store    Store
 	log      *slog.Logger
 	onChange func()
+	counters func() map[string]any
 	began    time.Time
 	slots    chan struct{}
 	http     http.Server
@@ -86,6 +88,7 @@ func New(st Store, log *slog.Logger, onChange func()) *Server {
 	s := &Server{store: st, log: log, onChange: onChange, began: time.Now(), slots: make(chan struct{}, maxClients)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", s.health)
+	mux.HandleFunc("GET /counters", s.answer(s.count))
 	mux.HandleFunc("GET /queue", s.answer(s.list))
 	mux.HandleFunc("GET /queue/{id}", s.answer(s.show))
 	mux.HandleFunc("POST /queue/{id}/retry", s.answer(s.retry))
@@ -105,6 +108,17 @@ func New(st Store, log *slog.Logger, onChange func()) *Server {
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	return s
+}
+
+// ShowCounters says what GET /counters answers: for each part of the gateway an
+// object of numbers. It is called before Serve.
+func (s *Server) ShowCounters(counters func() map[string]any) { s.counters = counters }
+
+func (s *Server) count(context.Context, *http.Request) (any, error) {
+	if s.counters == nil {
+		return map[string]any{}, nil
+	}
+	return s.counters(), nil
 }
 
 // Serve answers on ln until Shutdown.

@@ -75,8 +75,8 @@ func busyPort(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-// TestServeStops: SIGTERM ends a running gateway with exit code 0, and its
-// store can be opened again at once.
+// TestServeStops: a running gateway tells what it has counted; SIGTERM ends it with
+// exit code 0, and its store can be opened again at once.
 func TestServeStops(t *testing.T) {
 	s := newSite(t)
 	file := s.write(t)
@@ -94,6 +94,10 @@ func TestServeStops(t *testing.T) {
 			cmd.Process.Kill()
 			cmd.Wait()
 			t.Fatalf("not started:\n%s", log.text.String())
+		}
+		code, stdout, stderr := call(t, "counters", "--config", file)
+		if code != 0 || !strings.Contains(stdout, "streams ") || !strings.Contains(stdout, "DialbackResults") || !strings.Contains(stdout, "relay 127.0.0.1:0") {
+			t.Errorf("counters: %d %q %q", code, stdout, stderr)
 		}
 		cmd.Process.Signal(syscall.SIGTERM)
 		if err := cmd.Wait(); err != nil || !strings.Contains(log.text.String(), "msg=stopped") {

@@ -64,7 +64,9 @@ func assemble(ctx context.Context, cfg *config.Config, st store.Store, log *slog
 		return nil, err
 	}
 	if cfg.Admin.Socket != "" {
-		p.admin = &service{server: admin.New(st, log, p.gateway.QueueChanged)}
+		server := admin.New(st, log, p.gateway.QueueChanged)
+		server.ShowCounters(func() map[string]any { return p.counters(cfg) })
+		p.admin = &service{server: server}
 	}
 	return p, nil
 }

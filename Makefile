@@ -42,9 +42,10 @@ fuzz:
 		done; \
 	done
 
-# What peers can send is fuzzed for a moment in every run.
+# What peers can send is fuzzed for a moment in every run: by count, since a
+# time limit that strikes within an execution counts as a failure.
 fuzz-brief:
-	@$(MAKE) --no-print-directory fuzz FUZZTIME=2s FUZZPKGS="./xmpp/..."
+	@$(MAKE) --no-print-directory fuzz FUZZTIME=2000x FUZZPKGS="./xmpp/..."
 
 deps:
 	@scripts/deps

@@ -145,7 +145,8 @@ func (c *checker) xmpp(cfg *Config) {
 	c.size("xmpp.max_message", x.MaxMessage, 64<<10, 1<<40)
 	c.size("xmpp.max_inline", x.MaxInline, 0, 256<<10)
 	// Every peer must take 6,000 octets a chunk (xep-draft section 5.3).
-	c.size("xmpp.chunk", x.Chunk, 6000, 1<<20)
+	// And ours must fit, in base64, into the stanzas that we read.
+	c.size("xmpp.chunk", x.Chunk, 6000, 256<<10)
 	c.count("xmpp.window", x.Window, 1, 64)
 	c.count("xmpp.max_streams", x.MaxStreams, 1, 1_000_000)
 	c.count("xmpp.per_address", x.PerAddress, 1, 1_000_000)

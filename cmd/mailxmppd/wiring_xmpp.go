@@ -86,7 +86,7 @@ func newXMPP(cfg *config.Config, st store.Store, resolver *dns.Resolver, roots *
 		Peers: configuredPeers(cfg), DNS: resolver, Streams: x.links, Store: st, Roots: roots, Log: log,
 	})
 	x.sender = transfer.NewSender(transfer.SenderConfig{
-		Links: x.directory, MaxInline: int(cfg.XMPP.MaxInline), Chunk: int(cfg.XMPP.Chunk), Window: cfg.XMPP.Window,
+		Links: x.directory, MaxInline: maxInline(cfg), Chunk: int(cfg.XMPP.Chunk), Window: cfg.XMPP.Window,
 		RequestTimeout: cfg.XMPP.RequestTimeout.Duration, Log: log,
 	})
 	return x, nil
@@ -132,6 +132,15 @@ func componentTakes(c transfer.Capabilities, maxStanza int) transfer.Capabilitie
 	c.MaxChunk, c.MaxInline = max(min(c.MaxChunk, room), 6000), min(c.MaxInline, room/2)
 	c.Extensions = slices.DeleteFunc(slices.Clone(c.Extensions), func(e string) bool { return e == transfer.ExtRequireTLS })
 	return c
+}
+
+// maxInline is what offers carry: the sender takes 0 for its default and a
+// negative number for none.
+func maxInline(cfg *config.Config) int {
+	if cfg.XMPP.MaxInline == 0 {
+		return -1
+	}
+	return int(cfg.XMPP.MaxInline)
 }
 
 // receiveFor makes the receiving half, which hands what peers send to g.

@@ -244,6 +244,30 @@ func TestDraftTimes(t *testing.T) {
 	}
 }
 
+// TestDraftSettings holds what a sender does for how long (sections 5.6 and
+// 9.3) against the defaults and bounds of the settings.
+func TestDraftSettings(t *testing.T) {
+	text := regexp.MustCompile(`\s+`).ReplaceAllString(draft(t), " ")
+	sample := read(t, "docs/mailxmppd.sample.toml")
+	for _, c := range []struct{ setting, says string }{
+		{`#request_timeout = "1m"`, "It SHOULD wait one minute for the answer"},
+		{`#lifetime = "5d"`, "a sender's lifetime for a message is therefore at most 7 days"},
+	} {
+		if !strings.Contains(sample, "\n"+c.setting+"\n") || !strings.Contains(text, c.says) {
+			t.Errorf("%q is not the default, or the draft does not say %q", c.setting, c.says)
+		}
+	}
+	// What is asked for below the first bound or above the second is refused.
+	for setting, bounds := range map[string]string{
+		"queue.lifetime": `q\.Lifetime, [^,]+, 7\*24\*time\.Hour`,
+		"xmpp.retain":    `x\.Retain, 7\*24\*time\.Hour, [^,]+`,
+	} {
+		if !regexp.MustCompile(`c\.span\("` + regexp.QuoteMeta(setting) + `", ` + bounds + `\)`).MatchString(read(t, "config/check.go")) {
+			t.Errorf("%s is not bounded by the 7 days of section 5.6", setting)
+		}
+	}
+}
+
 // constants evaluates the numbers and strings that a package declares, those
 // that need nothing but package time.
 func constants(t *testing.T, folder string) map[string]constant.Value {

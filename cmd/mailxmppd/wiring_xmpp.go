@@ -83,7 +83,8 @@ func newXMPP(cfg *config.Config, st store.Store, resolver *dns.Resolver, roots *
 	}
 	x.links = component.Over(peers.Over(x.streams), x.components...)
 	x.directory = peers.NewDirectory(peers.Config{
-		Peers: configuredPeers(cfg), DNS: resolver, Streams: x.links, Store: st, Roots: roots, Log: log,
+		Peers: configuredPeers(cfg), DNS: resolver, Streams: x.links, Store: st, Roots: roots,
+		Validating: cfg.DNS.Validating, Log: log,
 	})
 	x.sender = transfer.NewSender(transfer.SenderConfig{
 		Links: x.directory, MaxInline: maxInline(cfg), Chunk: int(cfg.XMPP.Chunk), Window: cfg.XMPP.Window,

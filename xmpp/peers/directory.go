@@ -39,10 +39,13 @@ type DNS interface {
 
 // Config configures a Directory. Zero values stand for the defaults.
 type Config struct {
-	Peers       []Configured
-	DNS         DNS
-	Streams     Streams
-	Store       store.Peers
+	Peers   []Configured
+	DNS     DNS
+	Streams Streams
+	Store   store.Peers
+	// Validating says that DNS validates DNSSEC, or asks over a trusted path one
+	// that does. Without it an answer marked as secure is as good as any other.
+	Validating  bool
 	Timeout     time.Duration // for finding out about a domain; 5 s
 	LinkTimeout time.Duration // for having a stream; 30 s
 	NegativeFor time.Duration // how long "no mail transport here" is believed; 24 h

@@ -40,7 +40,7 @@ type happening struct {
 func rows() []held {
 	again := func(k *known, now time.Time) {
 		k.sight(now.Add(-hour), capsOf("enforce", 60*day), atServer)
-		k.deny(now, saysNo)
+		k.deny(now, saysNo, atServer)
 	}
 	return []held{
 		{"never seen", "nothing is known of the domain", nil, 0, "", ""},
@@ -167,7 +167,7 @@ func meet(t *testing.T, z *zone, s servers, own *certificates, row held, col hap
 		memory.put(domain, row.age, row.known)
 	}
 	streams := stream.Config{Certificate: own.of, Roots: rootsOf(own.ca), CloseTimeout: 200 * time.Millisecond, NegotiateTimeout: 15 * time.Second}
-	cfg := Config{DNS: z.resolver(t), Store: memory, Timeout: 15 * time.Second}
+	cfg := Config{DNS: z.resolver(t), Store: memory, Validating: true, Timeout: 15 * time.Second}
 	switch col.name {
 	case "silent server":
 		streams.NegotiateTimeout = time.Second

@@ -77,7 +77,14 @@ goes by SMTP.
 
 - The chat server of a domain whose feature was seen elsewhere does not end its standing: whoever hides the
   ` + "`_xmpps-mail`" + ` records would make it speak for the mail service. Where DNSSEC proves that there are no such
-  records, it does.
+  records, it does, if the resolver validates; one that does not proves nothing.
+- While the ` + "`_xmpps-mail`" + ` records cannot be looked up, a chat server's answer ends nothing and is not
+  remembered for a day: the records may lead to a service that takes mail. When they are found, they outrank
+  what a chat server has said or failed in before; only the mail service's own answer stands against them.
+- A certificate that does not prove a domain of which nothing is known is held against it for ten minutes,
+  and not in the store: a proof may have been missing because DNS or a web server failed.
+- Nodes share what they know. A failure at one node takes nothing from a domain that another has seen or
+  pinned.
 - Absence in DNS, signed or not, is not the domain's word on a stream: for a domain that is held to XMPP it
   defers. A domain that gives up this transport says so on a stream, or publishes a withdrawal (section 4.4
   of the draft), which ends the standings "seen" and "pinned" at once.

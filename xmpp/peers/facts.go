@@ -36,6 +36,7 @@ type known struct {
 	absent   time.Time // when it first said, with no sighting since, that it takes no mail
 	negative time.Time // when it was last found not to take mail
 	why      string    // of negative
+	deniedBy service   // who said so, of negative; atUnknown where something failed instead
 }
 
 // Basis is what the way of a domain's mail rests on (xep-draft section 4.3).
@@ -80,7 +81,7 @@ func (k *known) sight(now time.Time, caps transfer.Capabilities, at service) {
 // mail. A sighting ends at once; a pin only when it is said a second time, a
 // day after the first, so that a certificate issued by mistake diverts nothing
 // before it can be noticed.
-func (k *known) deny(now time.Time, why string) {
+func (k *known) deny(now time.Time, why string, at service) {
 	if now.Before(k.pinned) && (k.absent.IsZero() || now.Sub(k.absent) < absenceGap) {
 		if k.absent.IsZero() {
 			k.absent = now
@@ -88,12 +89,30 @@ func (k *known) deny(now time.Time, why string) {
 		k.sighted = time.Time{}
 		return
 	}
-	*k = known{negative: now, why: why}
+	*k = known{negative: now, why: why, deniedBy: at}
 }
 
 // refuse notes that a domain to which nothing binds us was found not to take
-// mail, by whatever failed.
-func (k *known) refuse(now time.Time, why string) { k.negative, k.why = now, why }
+// mail, by whatever failed. A failure takes nothing from one that is held to
+// XMPP.
+func (k *known) refuse(now time.Time, why string) {
+	if !k.held(now) {
+		k.negative, k.why, k.deniedBy = now, why, atUnknown
+	}
+}
+
+// held reports whether the domain is pinned or seen.
+func (k known) held(now time.Time) bool {
+	b := k.basis(now, 0)
+	return b == Pinned || b == Seen
+}
+
+// final reports whether what is held against the domain is its mail service's
+// own word. Against any other, _xmpps-mail records make it a peer (xep-draft
+// section 4.3: announced).
+func (k known) final(now time.Time, negativeFor time.Duration) bool {
+	return k.deniedBy == atMail && k.basis(now, negativeFor) == Negative
+}
 
 // withdraw notes the domain's withdrawal (xep-draft section 4.4).
 func (k *known) withdraw() { *k = known{} }
@@ -113,12 +132,14 @@ type record struct {
 	Absent   *int64  `json:"absent_ms,omitempty"`
 	Negative *int64  `json:"negative_ms,omitempty"`
 	Why      string  `json:"why,omitempty"`
+	DeniedBy service `json:"denied_by,omitempty"`
 }
 
 func (k known) encode(now time.Time) ([]byte, error) {
 	r := record{
 		Version: recordVersion, Sighted: ageOf(k.sighted, now), Service: k.service,
 		Absent: ageOf(k.absent, now), Negative: ageOf(k.negative, now), Why: k.why,
+		DeniedBy: k.deniedBy,
 	}
 	if now.Before(k.pinned) {
 		r.PinLeft, r.XMPPOnly = k.pinned.Sub(now).Milliseconds(), k.xmppOnly
@@ -143,6 +164,7 @@ func decode(facts []byte, age time.Duration, now time.Time) (known, error) {
 	k := known{
 		sighted: timeOf(r.Sighted, written), service: r.Service,
 		absent: timeOf(r.Absent, written), negative: timeOf(r.Negative, written), why: r.Why,
+		deniedBy: r.DeniedBy,
 	}
 	if r.PinLeft > 0 {
 		k.pinned = written.Add(millis(r.PinLeft, longestPin))

@@ -248,7 +248,7 @@ func pinnedAt(at service, maxAge time.Duration) func(*known, time.Time) {
 	}
 }
 
-func denied(k *known, now time.Time) { k.deny(now, "said no") }
+func denied(k *known, now time.Time) { k.deny(now, "said no", atServer) }
 
 type setup struct {
 	dns     *fakeDNS
@@ -275,7 +275,7 @@ func (x *setup) again(peers ...Configured) {
 	if x.dir != nil {
 		x.dir.Close()
 	}
-	cfg := Config{Peers: peers, DNS: x.dns, Streams: x.streams, Store: x.store, Timeout: 2 * time.Second}
+	cfg := Config{Peers: peers, DNS: x.dns, Streams: x.streams, Store: x.store, Validating: true, Timeout: 2 * time.Second}
 	if x.change != nil {
 		x.change(&cfg)
 	}

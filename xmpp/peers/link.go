@@ -118,32 +118,51 @@ func (d *Directory) locateFeature(domain string, at service) {
 
 const saysNo = "peer domain says that it takes no mail over XMPP"
 
+const otherService = "chat server of the peer domain takes no mail, and its mail service was another"
+
 // deny holds it against a domain that the service which was dialled has said,
 // authenticated, to have no feature; fresh tells whether the answer is a new
-// one. The chat server of a domain whose feature was seen elsewhere cannot
-// speak for its mail service: whoever hides the _xmpps-mail records would else
-// make it do so (xep-draft section 4.3). It can where DNSSEC proves that there
-// are none.
+// one. While nobody can tell whether there are _xmpps-mail records, a chat
+// server's answer counts for this attempt alone: the records may lead to a
+// service that takes mail.
 func (d *Directory) deny(ctx context.Context, domain string, r reach, fresh func() bool) *mail.Failure {
 	k, basis, _, err := d.memory.recall(ctx, domain)
-	if err != nil {
+	switch held := basis == Pinned || basis == Seen; {
+	case err != nil:
 		return mail.Fail(mail.Internal, "", err)
-	}
-	held := basis == Pinned || basis == Seen
-	if held && r.service == atServer && k.service != atServer && !r.mailGone {
-		return unreachable(domain, "chat server of the peer domain takes no mail, and its mail service was another", nil)
+	case held && !r.speaksFor(k):
+		return unreachable(domain, otherService, nil)
+	case r.service == atServer && r.mailDark:
+		return unreachable(domain, "chat server of the peer domain takes no mail, and its _xmpps-mail records cannot be looked up", nil)
 	}
 
 	if fresh() {
-		d.note(domain, func(k *known, now time.Time) { k.deny(now, saysNo) })
+		d.note(domain, func(k *known, now time.Time) {
+			if !k.held(now) || r.speaksFor(*k) { // another node may have learned more since
+				k.deny(now, saysNo, r.service)
+			}
+		})
 	}
 	text := saysNo
-	if _, basis, _, err := d.memory.recall(ctx, domain); err == nil && basis == Pinned {
+	switch k, basis, _, err := d.memory.recall(ctx, domain); {
+	case err != nil:
+	case (basis == Pinned || basis == Seen) && !r.speaksFor(k):
+		return unreachable(domain, otherService, nil)
+	case basis == Pinned:
 		text += "; it is pinned until it says so again a day later"
 	}
 	f := mail.Fail(mail.Unavailable, text, nil)
 	f.Remote = domain
 	return f
+}
+
+// speaksFor reports whether the service that was dialled can deny a feature
+// that was seen. The chat server of a domain whose feature was seen elsewhere
+// cannot speak for its mail service: whoever hides the _xmpps-mail records
+// would else make it do so (xep-draft section 4.3). It can where DNSSEC proves
+// that there are none.
+func (r reach) speaksFor(k known) bool {
+	return r.service != atServer || k.service == atServer || r.mailGone
 }
 
 // oneWay deals with a domain whose server has proven itself and has no

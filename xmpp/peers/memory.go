@@ -3,6 +3,7 @@ package peers
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,10 +21,11 @@ const (
 type entry struct {
 	known
 	fresh   time.Time // until when the store is not asked again
-	written time.Time // when this process last wrote it
+	unsaved bool      // the store has not written it, or not yet
 	doubt   bool      // the domain has opened a stream since: no absence counts
 	failed  time.Time // until when it is not tried again
 	failure string
+	looked  time.Time // until when _xmpps-mail records are not looked for in spite of a negative
 }
 
 // memory is what was learned of domains: the store's, with a small cache.
@@ -64,16 +66,9 @@ func (m *memory) load(ctx context.Context, domain string) (entry, error) {
 	if time.Now().Before(e.fresh) {
 		return e, nil
 	}
-	p, err := m.store.Peer(ctx, domain)
-	var k known
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-	case err != nil:
+	k, err := m.read(ctx, domain)
+	if err != nil {
 		return entry{}, err
-	default:
-		if k, err = decode(p.Facts, p.Age, time.Now()); err != nil {
-			return entry{}, err
-		}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -81,14 +76,31 @@ func (m *memory) load(ctx context.Context, domain string) (entry, error) {
 	if time.Now().Before(e.fresh) {
 		return e, nil // learned while we read
 	}
-	e.known, e.fresh = k, time.Now().Add(freshFor)
+	e.known, e.fresh, e.unsaved = k, time.Now().Add(freshFor), false
 	m.keep(domain, e)
 	return e, nil
+}
+
+// read returns what the store has of a domain.
+func (m *memory) read(ctx context.Context, domain string) (known, error) {
+	p, err := m.store.Peer(ctx, domain)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return known{}, nil
+	case err != nil:
+		return known{}, err
+	}
+	return decode(p.Facts, p.Age, time.Now())
 }
 
 // change applies what was learned of a domain and writes it down. It holds in
 // this process for a while also where it cannot be written; on what cannot be
 // read nothing is built.
+//
+// What is changed is the store's record, not the one held here: another node
+// may have pinned the domain within the minute, and its pin would be written
+// over. The store cannot compare and swap, so this can still happen between the
+// reading and the writing; nothing else is done in between.
 func (m *memory) change(ctx context.Context, domain string, apply func(k *known, now time.Time)) error {
 	select {
 	case m.writing <- struct{}{}:
@@ -96,19 +108,22 @@ func (m *memory) change(ctx context.Context, domain string, apply func(k *known,
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	old, err := m.load(ctx, domain)
+	stored, err := m.read(ctx, domain)
 	if err != nil {
 		return err
 	}
 	now := time.Now()
-	e := old
+	m.mu.Lock()
+	e := m.entries[domain]
+	if !e.unsaved || !now.Before(e.fresh) || !e.sighted.After(stored.latest()) { // else a sighting that the store lacks
+		e.known = stored
+	}
 	apply(&e.known, now)
 	e.fresh, e.doubt, e.failed = now.Add(freshFor), false, time.Time{}
-	need := !saysTheSame(old.known, e.known, now) || now.Sub(old.written) >= rewriteTime
-	m.mu.Lock()
+	e.unsaved = !saysTheSame(stored, e.known, now)
 	m.keep(domain, e)
 	m.mu.Unlock()
-	if !need {
+	if !e.unsaved {
 		return nil
 	}
 	facts, err := e.encode(now)
@@ -121,17 +136,41 @@ func (m *memory) change(ctx context.Context, domain string, apply func(k *known,
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e = m.entries[domain]
-	e.written = now
+	e.unsaved = false
 	m.keep(domain, e)
 	return nil
 }
 
-// saysTheSame reports whether a sighting only confirms what was known, but for
-// its time.
+// latest is when something was last learned of the domain.
+func (k known) latest() time.Time {
+	return slices.MaxFunc([]time.Time{k.sighted, k.absent, k.negative}, time.Time.Compare)
+}
+
+// saysTheSame reports whether nothing has changed, or a sighting only confirms
+// what was known and is not much younger.
 func saysTheSame(old, k known, now time.Time) bool {
-	return !old.sighted.IsZero() && !k.sighted.IsZero() && old.absent.IsZero() && k.absent.IsZero() &&
-		old.service == k.service && old.xmppOnly == k.xmppOnly && now.Before(old.pinned) == now.Before(k.pinned) &&
-		old.pinned.Sub(k.pinned).Abs() < 2*rewriteTime
+	return old == k ||
+		!old.sighted.IsZero() && !k.sighted.IsZero() && k.sighted.Sub(old.sighted) < rewriteTime &&
+			old.absent.IsZero() && k.absent.IsZero() && old.negative.Equal(k.negative) &&
+			old.service == k.service && old.xmppOnly == k.xmppOnly && now.Before(old.pinned) == now.Before(k.pinned) &&
+			old.pinned.Sub(k.pinned).Abs() < 2*rewriteTime
+}
+
+// mayLook reports whether the _xmpps-mail records of a domain with a negative
+// are due to be looked for.
+func (m *memory) mayLook(domain string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !time.Now().Before(m.entries[domain].looked)
+}
+
+// noteLooked notes that they were, and none was found.
+func (m *memory) noteLooked(domain string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := m.entries[domain]
+	e.looked = time.Now().Add(freshFor)
+	m.keep(domain, e)
 }
 
 // noteFailed spares a domain of which nothing is known further questions for a

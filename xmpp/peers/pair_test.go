@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -27,7 +28,7 @@ type node struct {
 	domains []string
 	addr    string // direct TLS
 	clear   string // STARTTLS
-	store   *sqlite.Store
+	store   store.Store
 	ctx     context.Context
 	stop    context.CancelFunc
 	done    sync.WaitGroup
@@ -47,7 +48,9 @@ type nodeConfig struct {
 	domains     []string
 	peers       []Configured
 	dns         DNS
-	unreachable bool // it listens to nobody
+	unreachable bool                           // it listens to nobody
+	store       store.Store                    // nil for one of its own
+	watch       func(*stream.Link, *stream.IQ) // sees each request before it is answered
 }
 
 // startNode starts a node for domain, with its peers' addresses.
@@ -60,9 +63,12 @@ func startNodeWith(t *testing.T, ca *authority, cfg nodeConfig) *node {
 	t.Helper()
 	n := &node{domains: cfg.domains, certs: map[string]*tls.Certificate{}, shown: map[string]string{}}
 	n.ctx, n.stop = context.WithCancel(context.Background())
-	var err error
-	if n.store, err = sqlite.Open(n.ctx, sqlite.Config{Path: filepath.Join(t.TempDir(), "mail.db")}); err != nil {
-		t.Fatal(err)
+	if n.store = cfg.store; n.store == nil {
+		own, err := sqlite.Open(n.ctx, sqlite.Config{Path: filepath.Join(t.TempDir(), "mail.db")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.store = own
 	}
 	for _, domain := range cfg.domains {
 		n.certs[domain] = ca.issue(t, domain)
@@ -72,9 +78,16 @@ func startNodeWith(t *testing.T, ca *authority, cfg nodeConfig) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
+	handle := server.Handle
+	if cfg.watch != nil {
+		handle = func(ctx context.Context, l *stream.Link, iq *stream.IQ) stream.Reply {
+			cfg.watch(l, iq)
+			return server.Handle(ctx, l, iq)
+		}
+	}
 	n.mgr = stream.NewManager(stream.Config{
 		Certificate: n.certificate, Roots: rootsOf(ca),
-		Handle: server.Handle, BackOff: time.Millisecond, CloseTimeout: time.Second,
+		Handle: handle, BackOff: time.Millisecond, CloseTimeout: time.Second,
 		DiscoInfo: func(string, string) []byte { return info },
 		Up:        func(local, remote string) { n.dir.Seen(local, remote) },
 	})
@@ -115,7 +128,7 @@ func (n *node) Accept(ctx context.Context, k store.TransferKey, h store.ContentH
 	for i := range failures {
 		failures[i] = mail.AsFailure(err)
 	}
-	if err == nil {
+	if err == nil && slices.Contains(ids, m.ID) { // else it had come before
 		n.mu.Lock()
 		n.arrived = append(n.arrived, m.ID)
 		n.mu.Unlock()

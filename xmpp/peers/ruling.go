@@ -2,7 +2,6 @@ package peers
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"mailxmppd/mail"
@@ -37,12 +36,13 @@ func (d *Directory) Rule(ctx context.Context, local, domain string) (Ruling, *ma
 			return Ruling{mail.Peer, Seen, "takes mail on a live stream"}, nil
 		}
 	}
-	_, basis, why, err := d.memory.recall(ctx, domain)
+	k, basis, why, err := d.memory.recall(ctx, domain)
 	switch {
 	case err != nil:
 		return Ruling{mail.Unsure, Unknown, "memory cannot be read"}, mail.Fail(mail.Internal, "", err)
-	case basis == Negative:
+	case basis == Negative && (policy == Preferred || k.final(time.Now(), d.cfg.NegativeFor) || !d.memory.mayLook(domain)):
 		return Ruling{mail.Legacy, Negative, why}, nil
+	case basis == Negative: // unless it has announced itself meanwhile
 	case policy == Preferred: // every failure means SMTP, whatever the domain says
 	case basis == Pinned:
 		return Ruling{mail.Peer, Pinned, "has pinned its mail to XMPP"}, nil
@@ -82,24 +82,30 @@ func (d *Directory) discover(ctx context.Context, p pair) (Ruling, *mail.Failure
 	}
 }
 
+const hasRecords = "has _xmpps-mail records"
+
 // explore finds out about a domain in the order of xep-draft section 4.1.
 func (d *Directory) explore(ctx context.Context, p pair) Ruling {
 	preferred := d.configured[p.remote].Policy == Preferred
 	// Somebody may have found out between our look and this one.
-	switch _, basis, why, err := d.memory.recall(ctx, p.remote); {
+	switch k, basis, why, err := d.memory.recall(ctx, p.remote); {
 	case err != nil:
+	case basis == Negative && !preferred && !k.final(time.Now(), d.cfg.NegativeFor) && d.announces(ctx, p.remote):
+		return Ruling{mail.Peer, Announced, hasRecords}
 	case basis == Negative:
+		d.memory.noteLooked(p.remote)
 		return Ruling{mail.Legacy, Negative, why}
 	case !preferred && (basis == Pinned || basis == Seen):
 		return Ruling{mail.Peer, basis, "was seen to take mail just now"}
 	}
+	var at place
 	if len(d.configured[p.remote].Addrs) == 0 {
-		at := d.lookup(ctx, p.remote)
+		at = d.lookup(ctx, p.remote)
 		switch {
 		case len(at.records) == 0:
 			return Ruling{mail.Legacy, Unknown, at.why}
 		case at.service == atMail && !preferred:
-			return Ruling{mail.Peer, Announced, "has _xmpps-mail records"}
+			return Ruling{mail.Peer, Announced, hasRecords}
 		}
 	}
 	_, _, err := d.Link(ctx, p.local, p.remote)
@@ -112,28 +118,21 @@ func (d *Directory) explore(ctx context.Context, p pair) Ruling {
 	// or authenticated.
 	switch {
 	case f.Kind == mail.Unavailable: // its own word, and noted
-	case lasting(err) && !preferred:
-		d.note(p.remote, func(k *known, now time.Time) {
-			if b := k.basis(now, d.cfg.NegativeFor); b != Pinned && b != Seen {
-				k.refuse(now, f.Text)
-			}
-		})
+	case lasting(err) && !preferred && !at.mailDark:
+		d.note(p.remote, func(k *known, now time.Time) { k.refuse(now, f.Text) })
 	default:
 		d.memory.noteFailed(p.remote, f.Text)
+	}
+	// Another node may have seen or pinned it meanwhile.
+	if _, basis, _, err := d.memory.recall(ctx, p.remote); err == nil && !preferred && (basis == Pinned || basis == Seen) {
+		return Ruling{mail.Peer, basis, "was seen to take mail just now"}
 	}
 	return Ruling{mail.Legacy, Unknown, f.Text}
 }
 
 // lasting reports whether a failure is the server's own and will be there
-// tomorrow: a certificate that does not prove it, or no bidirectional streams.
-// A refusal of our own certificate may end when ours is renewed.
-func lasting(err error) bool {
-	switch stageOf(err) {
-	case stream.StageBidi:
-		return true
-	case stream.StageTLS:
-		n, ok := errors.AsType[*stream.NegotiationError](err)
-		return ok && n.Permanent
-	}
-	return false
-}
+// tomorrow: no bidirectional streams. A refusal of our own certificate may end
+// when ours is renewed. A certificate that does not prove the domain may have
+// lacked but a proof that could not be looked up just then, such as a TLSA
+// record.
+func lasting(err error) bool { return stageOf(err) == stream.StageBidi }

@@ -29,6 +29,7 @@ type place struct {
 	service  service
 	records  []located // in the order to be tried; none: see why
 	mailGone bool      // DNSSEC proves that there are no _xmpps-mail records
+	mailDark bool      // whether there are any cannot be found out
 	why      string
 }
 
@@ -41,12 +42,26 @@ func (d *Directory) lookup(ctx context.Context, domain string) place {
 		answers[i] = make(chan dns.Answer[dns.SRV], 1)
 		go func() { answers[i] <- d.cfg.DNS.SRV(ctx, name+domain) }()
 	}
-	return locate(<-answers[0], <-answers[1], <-answers[2])
+	var got [len(names)]dns.Answer[dns.SRV]
+	for i := range answers {
+		got[i] = <-answers[i]
+		// Anybody on the way can mark an answer as secure.
+		got[i].Secure = got[i].Secure && d.cfg.Validating
+	}
+	return locate(got[0], got[1], got[2])
+}
+
+// announces reports whether a domain has _xmpps-mail records.
+func (d *Directory) announces(ctx context.Context, domain string) bool {
+	return len(services(d.cfg.DNS.SRV(ctx, mailService+domain), false)) > 0
 }
 
 // locate chooses among the answers in the order of xep-draft section 4.1.
 func locate(own, direct, start dns.Answer[dns.SRV]) place {
-	p := place{mailGone: own.Secure && (own.Status == dns.NoData || own.Status == dns.NoDomain)}
+	p := place{
+		mailGone: own.Secure && (own.Status == dns.NoData || own.Status == dns.NoDomain),
+		mailDark: own.Status == dns.Failed,
+	}
 	if own.Status == dns.Found {
 		p.service = atMail
 		if p.records = inOrder(services(own, false), rand.IntN); len(p.records) == 0 {

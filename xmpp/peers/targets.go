@@ -24,7 +24,8 @@ const (
 // whoever is there counts for.
 type reach struct {
 	service  service
-	mailGone bool
+	mailGone bool // as in place
+	mailDark bool
 	targets  []stream.Target
 }
 
@@ -67,7 +68,7 @@ func (d *Directory) reach(ctx context.Context, domain string) (reach, *mail.Fail
 		}
 		return reach{}, nowhere(domain, "its hosts have no address that can be found", cause)
 	}
-	return reach{at.service, at.mailGone, targets}, nil
+	return reach{at.service, at.mailGone, at.mailDark, targets}, nil
 }
 
 func nowhere(domain, why string, cause error) *mail.Failure {

@@ -181,7 +181,8 @@ func TestLife(t *testing.T) {
 }
 
 // TestStanzaLimit: what is larger than the server takes never leaves, and an
-// answer that would be is an error.
+// answer that would be is an error, or silence where an error would deny what
+// was done.
 func TestStanzaLimit(t *testing.T) {
 	srv := newServer(t)
 	c := srv.start(func(c *Config) {
@@ -199,9 +200,12 @@ func TestStanzaLimit(t *testing.T) {
 	if !errors.Is(err, stream.ErrNotSent) {
 		t.Error(err)
 	}
-	conn.send(request("1", peer, ourDomain, work))
-	if e, _ := readError(conn.next()); e.Condition != "policy-violation" {
-		t.Errorf("%+v", e)
+	conn.send(strings.Replace(request("1", peer, ourDomain, work), "type='get'", "type='set'", 1))
+	eventually(t, "answer dropped", func() bool { return c.Snapshot().AnswersLost == 1 })
+	conn.send(request("2", peer, ourDomain, work))
+	answer := conn.next()
+	if e, _ := readError(answer); e.Condition != "policy-violation" || answer.Attr("id") != "2" {
+		t.Errorf("%+v to %s", e, answer.Attr("id"))
 	}
 }
 

@@ -19,7 +19,7 @@ type Snapshot struct {
 	Bounced          int64 // requests that a server on the way sent back
 	Unasserted       int64 // mail requests refused for want of the operator's assertion
 	RequestsShed     int64 // refused because too many were in hand
-	AnswersLost      int64 // because the server does not read
+	AnswersLost      int64 // because the server does not read, or would not take them
 	RequestsSent     int64
 	RequestsReceived int64 // handed to Handle
 }

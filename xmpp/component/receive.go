@@ -123,9 +123,10 @@ func (s *session) hand(from string, el *wire.Element) {
 	}
 	s.c.counters.requestsReceived.Add(1)
 	iq := &stream.IQ{Type: el.Attr("type"), ID: el.Attr("id"), Payload: el.Children[0]}
+	iq.Room = max(1, cfg.MaxStanza-len(l.stanza("iq", "result", iq.ID, nil)))
 	size := el.Size
 	s.handlers.Go(func() {
-		l.reply(iq.ID, cfg.Handle(s.ctx, l.binding, iq))
+		l.reply(iq, cfg.Handle(s.ctx, l.binding, iq))
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		l.hold(-1, -size)
@@ -148,12 +149,18 @@ func (s *session) shed(el *wire.Element) {
 }
 
 // reply sends a handler's answer; it may wait for room.
-func (l *Link) reply(id string, r stream.Reply) {
+func (l *Link) reply(iq *stream.IQ, r stream.Reply) {
 	cfg := &l.s.c.cfg
-	whole := l.encodeReply(id, r)
+	whole := l.encodeReply(iq.ID, r)
 	if len(whole) > cfg.MaxStanza {
 		cfg.Log.Warn("answer is too large for the server", "peer", l.binding.Remote, "size", len(whole))
-		whole = l.encodeReply(id, stream.Reply{Error: &stream.ErrorReply{
+		if iq.Type == "set" {
+			// What it asked may have been done: an error would deny that,
+			// silence leaves it in doubt, which is the truth.
+			l.s.c.counters.lost.Add(1)
+			return
+		}
+		whole = l.encodeReply(iq.ID, stream.Reply{Error: &stream.ErrorReply{
 			Type: string(stanza.Cancel), Condition: string(stanza.PolicyViolation), Text: "answer would be too large",
 		}})
 	}

@@ -94,12 +94,19 @@ func (m *Manager) grown(conn net.Conn) {
 	delete(m.young, conn)
 }
 
+// addrOf is the address that a connection counts for. Who has one address of
+// an IPv6 /64 has them all (RFC 4291 section 2.5.4): they count as one.
 func addrOf(conn net.Conn) netip.Addr {
-	if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
-		ip, _ := netip.AddrFromSlice(a.IP)
-		return ip.Unmap()
+	a, ok := conn.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
 	}
-	return netip.Addr{}
+	ip, _ := netip.AddrFromSlice(a.IP)
+	ip = ip.Unmap()
+	if ip.Is6() {
+		return netip.PrefixFrom(ip, 64).Masked().Addr()
+	}
+	return ip
 }
 
 // welcome negotiates on an accepted connection. Nothing but a TLS handshake,

@@ -42,7 +42,7 @@ type Config struct {
 	MaxInBytes  int         // octets of requests that one peer has in hand here, 32 MiB
 
 	MaxStreams    int // connections accepted, 4096
-	MaxPerAddress int // connections accepted from one IP address, 64
+	MaxPerAddress int // connections accepted from one IPv4 address or IPv6 /64, 64
 	HandlerSlots  int // requests of one link in hand at once, 256
 
 	DialTimeout      time.Duration // for the TCP connection to one address, 8 s

@@ -188,11 +188,16 @@ func (o *outbox) release(b []byte) {
 }
 
 // leaving says that n more octets of the batch are about to leave, left that
-// they have.
-func (o *outbox) leaving(n int) {
+// they have. false: the queue was killed, and they must not, since neverLeft
+// may have said so.
+func (o *outbox) leaving(n int) bool {
 	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.dead {
+		return false
+	}
 	o.begun += int64(n)
-	o.mu.Unlock()
+	return true
 }
 
 func (o *outbox) left(n int) {

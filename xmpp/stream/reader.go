@@ -15,6 +15,7 @@ type IQ struct {
 	Type    string // "get" or "set"
 	ID      string
 	Payload *wire.Element // never nil
+	Room    int           // octets that the payload of the result may have; 0 for no bound
 }
 
 // Reply answers an IQ: with a result, or with an error.
@@ -168,11 +169,12 @@ func (l *Link) hand(iq *IQ, el *wire.Element) error {
 		return l.refuse(el, stanza.Wait, stanza.ResourceConstraint, "too many requests in hand")
 	}
 	l.m.counters.requestsReceived.Add(1)
+	iq.Room = max(1, l.peerMax-len(l.stanzaHead("iq", "result", iq.ID))-len(iqEnd))
 	size := el.Size
 	l.handlers.Go(func() {
 		r := l.cfg.Handle(l.ctx, l, iq)
 		l.parser.Release(iq.Payload)
-		l.reply(iq.ID, r)
+		l.reply(iq, r)
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.handling--
@@ -185,15 +187,20 @@ func (l *Link) hand(iq *IQ, el *wire.Element) error {
 
 // reply sends a handler's answer; it may wait for room, which a handler can
 // and the reader cannot.
-func (l *Link) reply(id string, r Reply) {
-	parts := l.encodeReply(id, r)
+func (l *Link) reply(iq *IQ, r Reply) {
+	parts := l.encodeReply(iq.ID, r)
 	n := 0
 	for _, p := range parts {
 		n += len(p)
 	}
 	if n > l.peerMax {
 		l.cfg.Log.Warn("answer is too large for the peer", "peer", l.binding.Remote, "size", n)
-		parts = l.encodeReply(id, Reply{Error: &ErrorReply{
+		if iq.Type == "set" {
+			// What it asked may have been done: an error would deny that,
+			// silence leaves it in doubt, which is the truth.
+			return
+		}
+		parts = l.encodeReply(iq.ID, Reply{Error: &ErrorReply{
 			Type: string(stanza.Cancel), Condition: string(stanza.PolicyViolation), Text: "answer would be too large",
 		}})
 	}

@@ -14,7 +14,9 @@ func (l *Link) writer() {
 			return
 		}
 		for p := range slices.Chunk(batch, piece) {
-			l.out.leaving(len(p))
+			if !l.out.leaving(len(p)) {
+				return
+			}
 			if err := l.send(p); err != nil {
 				l.kill()
 				return

@@ -88,7 +88,7 @@ func (t *attempt) acceptedBefore(b *batch, ans *answer) map[string]bool {
 	}
 	for i, r := range b.rcpts {
 		if done[r.to] {
-			t.settle(b, i, verdict{to: r.to, queueID: ids[r.to]})
+			t.settle(b, i, t.proven(verdict{to: r.to, queueID: ids[r.to]}))
 		}
 	}
 	return done
@@ -103,7 +103,7 @@ func (t *attempt) startOffer(buf []byte, b *batch) *wire.Encoder {
 }
 
 // carry hands one batch over, or returns it in smaller batches when its offer
-// would not fit into one stanza.
+// would not fit into one stanza, or the peer says that it is too many at once.
 func (t *attempt) carry(ctx context.Context, b *batch) []*batch {
 	buf := t.s.buffers.Get().(*[]byte)
 	defer t.s.buffers.Put(buf)
@@ -135,7 +135,21 @@ func (t *attempt) carry(ctx context.Context, b *batch) []*batch {
 		t.fail(b, mail.Fail(mail.TooLarge, "envelope does not fit into a stanza to the peer", nil))
 	}
 	*buf = payload[:0]
+	if t.tooMany(b) {
+		return b.halves()
+	}
 	return nil
+}
+
+// tooMany reports whether the peer took none of a batch because of its length
+// (RFC 3463 section 3.6, X.5.3).
+func (t *attempt) tooMany(b *batch) bool {
+	for _, numbers := range b.numbers {
+		if f := t.out[numbers[0]].Failure; f == nil || f.Status() != "4.5.3" {
+			return false
+		}
+	}
+	return len(b.rcpts) > 1
 }
 
 // contentTags are the octets that content adds besides its base64, and the
@@ -197,7 +211,7 @@ func (t *attempt) conclude(b *batch, ans *answer, err error) {
 		t.fail(b, doubt(t.a.Domain, errors.New("accepted names other recipients")))
 	case ans.kind == accepted:
 		for i, v := range ans.rcpts {
-			t.settle(b, i, v)
+			t.settle(b, i, t.proven(v))
 		}
 	case ans.kind == refused && ans.matches(b.rcpts):
 		for i, v := range ans.rcpts {
@@ -209,6 +223,18 @@ func (t *attempt) conclude(b *batch, ans *answer, err error) {
 	default:
 		t.fail(b, t.malformed("unexpected "+string(ans.kind)))
 	}
+}
+
+// proven makes a verdict of accepted doubtful that has neither a failure nor
+// the queue-id which shows that responsibility has moved (xep-draft section
+// 5.4).
+func (t *attempt) proven(v verdict) verdict {
+	if v.failure == nil && v.queueID == "" {
+		why := "accepted without a queue-id"
+		t.misbehaved(why)
+		v.failure = doubt(t.a.Domain, errors.New(why))
+	}
+	return v
 }
 
 func (t *attempt) malformed(why string) *mail.Failure {

@@ -393,6 +393,30 @@ func TestDraftFailureTable(t *testing.T) {
 	}
 }
 
+// TestDraftTrace holds what section 5.2 says of a trace against what is read.
+func TestDraftTrace(t *testing.T) {
+	text := strings.Join(strings.Fields(draft(t)), " ")
+	for says, traces := range map[string][]string{
+		"whole header fields":                             {" folded: before any field\r\n", "no field\r\n", "A: b\r\nno field\r\n"},
+		"with CRLF line ends":                             {"A: b", "A: b\n", "A: b\r\nC: d"},
+		"UTF-8 without control characters other than tab": {"A: \xff\r\n", "A: \x00\r\n", "A: b\rC: d\r\n", "A: \x7f\r\n"},
+		"no line that is blank":                           {"\r\n", "A: b\r\n\r\n", "A: b\r\n \t\r\n"},
+		"field names of printable ASCII":                  {"é: b\r\n", "A : b\r\n", ": b\r\n"},
+	} {
+		if !strings.Contains(text, says) {
+			t.Errorf("section 5.2 does not say %q", says)
+		}
+		for _, trace := range traces {
+			if checkTrace([]byte(trace)) == nil {
+				t.Errorf("%q is taken, against %q", trace, says)
+			}
+		}
+	}
+	if err := checkTrace([]byte("A: b\r\n\tfölded\r\nC:\r\n")); err != nil {
+		t.Errorf("a trace that follows section 5.2: %v", err)
+	}
+}
+
 func TestDraftConstants(t *testing.T) {
 	text := draft(t)
 	for _, other := range regexp.MustCompile(`urn:xmpp:mail-transport:\d+`).FindAllString(text+schema.MailTransport(), -1) {
@@ -404,6 +428,7 @@ func TestDraftConstants(t *testing.T) {
 	for name, value := range map[string]any{
 		"least chunk": leastChunk, "trace": maxTrace, "hops": mail.MaxHops, "memory": int(memory / time.Second),
 		"retry-after": maxRetryAfter,
+		"trace line":  longest(func(n int) bool { return checkTrace([]byte("a:"+strings.Repeat("b", n-2)+"\r\n")) == nil }),
 		"mailbox": longest(func(n int) bool {
 			return offerAccepts("a@"+("b"+strings.Repeat("."+"bbb", (n-3)/4)+"bbb"[:(n-3)%4]), "e", "o;o")
 		}),

@@ -15,9 +15,11 @@ const maxRetryAfter = 24 * 60 * 60
 // encodeFailure writes a recipient's failure (xep-draft section 8).
 func encodeFailure(e *wire.Encoder, f *mail.Failure) {
 	startFailure(e, f, true)
-	e.Start("text", "")
-	e.Text(f.Text)
-	e.End()
+	if f.Text != "" {
+		e.Start("text", "")
+		e.Text(f.Text)
+		e.End()
+	}
 	e.End()
 }
 

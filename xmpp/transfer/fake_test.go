@@ -254,6 +254,11 @@ func (g *gateway) Accept(ctx context.Context, k store.TransferKey, h store.Conte
 	return ids, failures
 }
 
+// handle answers a request over a link without a bound for answers.
+func (s *Server) handle(ctx context.Context, b mail.Binding, typ string, p *wire.Element) stream.Reply {
+	return s.HandleBound(ctx, b, &stream.IQ{Type: typ, Payload: p})
+}
+
 // fakeLink carries requests to a Server in memory, through the real encoding
 // and parsing.
 type fakeLink struct {

@@ -13,6 +13,14 @@ import (
 // many offers with many recipients cost a bounded memory.
 const maxOpenOctets = 64 << 20
 
+// A domain has an eighth of the octets at most, and the last quarter of them
+// is for domains that take but little, as that of the places is.
+const (
+	domainOctets  = maxOpenOctets / 8
+	reserveOctets = maxOpenOctets / 4
+	littleOctets  = maxOpenOctets / 64
+)
+
 // open is an offered message whose content comes in chunks. It lives in this
 // process only: a sender that finds it gone offers again, and goes on from
 // what the store holds (xep-draft section 5.4).
@@ -34,7 +42,7 @@ type slot struct {
 
 	refs int       // guarded by table.mu
 	cost int       // counted for open; guarded by table.mu
-	used time.Time // guarded by table.mu
+	used time.Time // last progress of open; guarded by table.mu
 }
 
 // table holds the slots of transfers that are open or being asked about.
@@ -47,13 +55,16 @@ type table struct {
 	slots  map[store.TransferKey]*slot
 	open   int
 	octets int
-	domain map[string]int
+	domain map[string]share
 	swept  time.Time
 }
 
+// share is what one domain has open.
+type share struct{ open, octets int }
+
 func newTable(perDomain, most int, idle time.Duration, t *tally) *table {
 	return &table{perDomain: perDomain, most: most, idle: idle, tally: t,
-		slots: map[store.TransferKey]*slot{}, domain: map[string]int{}}
+		slots: map[store.TransferKey]*slot{}, domain: map[string]share{}}
 }
 
 // take returns the slot of a transfer, once it is this request's turn. The
@@ -110,7 +121,6 @@ func (t *table) leave(s *slot) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.refs--
-	s.used = time.Now()
 	t.drop(s)
 }
 
@@ -127,42 +137,62 @@ func (t *table) start(s *slot, o *open) *mail.Failure {
 	o.cost = o.offer.cost()
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	used := time.Now()
+	if s.cost > 0 {
+		used = s.used // an offer repeated is no progress
+	}
 	t.forget(s)
 	t.sweep()
 	if !t.room(s.key.Domain, o.cost) {
-		t.relieve(s.key.Domain)
+		t.relieve(s.key.Domain, o.cost)
 	}
 	switch {
-	case t.domain[s.key.Domain] >= t.perDomain:
+	case t.full(s.key.Domain, o.cost):
 		return mail.Fail(mail.ResourceShort, "too many open transfers from your domain", nil)
 	case !t.room(s.key.Domain, o.cost):
 		return mail.Fail(mail.ResourceShort, "too many open transfers", nil)
 	}
 	t.open++
 	t.octets += o.cost
-	t.domain[s.key.Domain]++
-	s.open, s.cost, s.used = o, o.cost, time.Now()
+	has := t.domain[s.key.Domain]
+	t.domain[s.key.Domain] = share{has.open + 1, has.octets + o.cost}
+	s.open, s.cost, s.used = o, o.cost, used
 	return nil
 }
 
+// progressed notes that an open transfer has grown.
+func (t *table) progressed(s *slot) {
+	t.mu.Lock()
+	s.used = time.Now()
+	t.mu.Unlock()
+}
+
+// full reports whether a domain has all that one may have.
+func (t *table) full(domain string, cost int) bool {
+	has := t.domain[domain]
+	return has.open >= t.perDomain || has.octets+cost > domainOctets
+}
+
 // room reports whether a domain may open one more. The last quarter of the
-// places is for domains that have but a few, so that some domains that open
+// places and of the octets is for domains that have but a few, so that some domains that open
 // all they may leave room for the others.
 func (t *table) room(domain string, cost int) bool {
 	const few = 4
 	has := t.domain[domain]
-	return has < t.perDomain && t.open < t.most && t.octets+cost <= maxOpenOctets &&
-		(has < few || t.open < t.most-t.most/4)
+	return !t.full(domain, cost) && t.open < t.most && t.octets+cost <= maxOpenOctets &&
+		(has.open < few || t.open < t.most-t.most/4) &&
+		(has.octets+cost <= littleOctets || t.octets+cost <= maxOpenOctets-reserveOctets)
 }
 
 // relieve drops the transfer that has rested longest: of the domain that asks
 // where it has all it may, else of anybody's. It must have rested for some
 // minutes (xep-draft section 9.4); its octets stay in the store, and an offer
 // takes them up again.
-func (t *table) relieve(domain string) {
+func (t *table) relieve(domain string, cost int) {
+	full := t.full(domain, cost)
 	var longest *slot
 	for _, s := range t.slots {
-		if s.refs > 0 || s.cost == 0 || t.domain[domain] >= t.perDomain && s.key.Domain != domain {
+		if s.refs > 0 || s.cost == 0 || full && s.key.Domain != domain {
 			continue
 		}
 		if longest == nil || s.used.Before(longest.used) {
@@ -194,13 +224,14 @@ func (t *table) forget(s *slot) {
 	}
 	t.open--
 	t.octets -= s.cost
-	if t.domain[s.key.Domain]--; t.domain[s.key.Domain] == 0 {
+	has := t.domain[s.key.Domain]
+	if t.domain[s.key.Domain] = (share{has.open - 1, has.octets - s.cost}); has.open == 1 {
 		delete(t.domain, s.key.Domain)
 	}
 	s.open, s.cost = nil, 0
 }
 
-// sweep forgets what nobody has touched for too long; at most four times in
+// sweep forgets what has made no progress for too long; at most four times in
 // that span, so that its cost does not grow with the offers.
 func (t *table) sweep() {
 	if time.Since(t.swept) < t.idle/4 {

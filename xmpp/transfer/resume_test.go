@@ -233,6 +233,20 @@ func TestRequireTLSIsAPromise(t *testing.T) {
 	if got := x.ask(t, montague, "set", offerXML(text(100), true, map[string]string{"requiretls": "true"}, "")); got != "error policy-violation 5.7.30" {
 		t.Errorf("receiver without the promise: %s", got)
 	}
+	promises := newSetup(func(s *ServerConfig, _ *SenderConfig) {
+		s.Capabilities.Extensions = append(s.Capabilities.Extensions, ExtRequireTLS)
+	})
+	overComponent := montague
+	overComponent.Proof, overComponent.TLS = "component", ""
+	for _, c := range []struct {
+		from mail.Binding
+		want string
+	}{{montague, "accepted id"}, {overComponent, "error policy-violation 5.7.30"}} {
+		payload := offerXML(text(100), true, map[string]string{"requiretls": "true"}, "")
+		if got := promises.ask(t, c.from, "set", payload); got != c.want {
+			t.Errorf("receiver with the promise, proof %s: %s, want %s", c.from.Proof, got, c.want)
+		}
+	}
 	a := message(100, "romeo")
 	a.Envelope.RequireTLS = true
 	expect(t, x.deliver(t, a), "tls-required/5.7.30")

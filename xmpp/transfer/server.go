@@ -86,21 +86,18 @@ func (s *Server) Capabilities() Capabilities { return s.cfg.Capabilities }
 // Handle answers one request of a peer; it is what stream.Config.Handle calls.
 // Payloads of other namespaces are not ours.
 func (s *Server) Handle(ctx context.Context, l *stream.Link, iq *stream.IQ) stream.Reply {
-	return s.handle(ctx, l.Binding(), iq.Type, iq.Payload)
+	return s.HandleBound(ctx, l.Binding(), iq)
 }
 
 // HandleBound is Handle for a peer that is reached otherwise than by a stream
 // of ours; b says whom the request is from and what proves it.
 func (s *Server) HandleBound(ctx context.Context, b mail.Binding, iq *stream.IQ) stream.Reply {
-	return s.handle(ctx, b, iq.Type, iq.Payload)
-}
-
-func (s *Server) handle(ctx context.Context, b mail.Binding, typ string, p *wire.Element) stream.Reply {
+	p := iq.Payload
 	if p == nil || p.Name.Space != Namespace {
 		return stream.Reply{Error: &stream.ErrorReply{Type: "cancel", Condition: "service-unavailable"}}
 	}
-	r := request{s: s, b: b, now: time.Now()}
-	ans, f := r.answer(ctx, typ, p)
+	r := request{s: s, b: b, now: time.Now(), room: iq.Room}
+	ans, f := r.answer(ctx, iq.Type, p)
 	if f != nil {
 		s.tally.refusal(f)
 		s.cfg.Log.Info("request refused", "transport", "xmpp", "peer", b.Remote, "request", p.Name.Local,
@@ -111,7 +108,7 @@ func (s *Server) handle(ctx context.Context, b mail.Binding, typ string, p *wire
 		return stream.Reply{}
 	}
 	s.count(ans)
-	payload, err := ans.encode()
+	payload, err := ans.encodeWithin(r.room)
 	if err != nil {
 		return replyError(mail.Fail(mail.Internal, "", err))
 	}
@@ -135,9 +132,10 @@ func (s *Server) count(ans *answer) {
 
 // request is one request being answered.
 type request struct {
-	s   *Server
-	b   mail.Binding
-	now time.Time
+	s    *Server
+	b    mail.Binding
+	now  time.Time
+	room int // octets of the answer that the peer takes; 0 for no bound
 }
 
 // answer dispatches a request by its type and name; nil without a failure is
@@ -203,6 +201,11 @@ func (r *request) permitted(env *mail.Envelope, rcpts []rcpt) *mail.Failure {
 	}
 	if !env.Sender.IsASCII() && !env.SMTPUTF8 {
 		return mail.Fail(mail.NotAcceptable, "non-ASCII sender without smtputf8", nil)
+	}
+	if env.RequireTLS && r.b.Proof == "component" {
+		// What is announced over a component leaves it out: nobody here knows
+		// what TLS the chat servers on the way have used (RFC 8689 section 2).
+		return mail.Fail(mail.TLSRequired, "", nil)
 	}
 	_, f := fit(*env, r.s.cfg.Capabilities)
 	return f

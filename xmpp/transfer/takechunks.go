@@ -89,6 +89,7 @@ func (r *request) appendChunk(ctx context.Context, s *slot, offset int64, piece 
 		}
 		s.open.scan.Write(piece)
 		at = stands
+		r.s.open.progressed(s)
 		s.wake()
 		faults.Point("xmpp.chunk-taken")
 	} else {
@@ -125,6 +126,9 @@ func (r *request) commit(ctx context.Context, p *wire.Element) (*answer, *mail.F
 	}
 	if at := o.scan.facts.Size(); at < o.offer.size {
 		return &answer{kind: next, tid: s.key.ID, next: at}, nil
+	}
+	if f := r.answerable(s.key.ID, o.offer.rcpts); f != nil {
+		return nil, f // it stays open for a stream that takes the answer
 	}
 	held := s.held()
 	defer r.s.open.end(s)

@@ -22,6 +22,9 @@ func (r *request) offer(ctx context.Context, p *wire.Element) (*answer, *mail.Fa
 	if f == nil {
 		f = r.permitted(&o.env, o.rcpts)
 	}
+	if f == nil {
+		f = r.answerable(o.tid, o.rcpts)
+	}
 	if f == nil && o.env.Sender.IsNull() {
 		if wait := r.s.nulls.take(r.b.Remote, 1, r.now); wait > 0 {
 			r.s.tally.add(countNullFlood)
@@ -53,7 +56,7 @@ func (r *request) offer(ctx context.Context, p *wire.Element) (*answer, *mail.Fa
 	case o.inline:
 		return r.acceptInline(ctx, s, o, rcpts, pending)
 	}
-	return r.getReady(ctx, s, o, rcpts, pending)
+	return r.getReady(ctx, s, o, known, rcpts, pending)
 }
 
 func (r *request) withinLimits(o *offer) *mail.Failure {
@@ -127,18 +130,30 @@ func (r *request) accept(ctx context.Context, k store.TransferKey, o *offer, sca
 }
 
 // getReady opens a transfer in chunks, or takes up the one that is open.
-func (r *request) getReady(ctx context.Context, s *slot, o *offer, rcpts []verdict, pending []int) (*answer, *mail.Failure) {
-	var scan *scanner
-	if s.open != nil && s.open.offer.hash() == o.hash() {
-		scan = s.open.scan
+//
+// What was scanned here goes only with the turn under which it was appended:
+// under a new one the store may hold other octets of the same number, from
+// another node (xep-draft section 9.4). So either both are kept, and the fence
+// shows at the next chunk or at commit whether somebody else came between, or
+// the content is read back under the new turn.
+func (r *request) getReady(ctx context.Context, s *slot, o *offer, known store.Transfer, rcpts []verdict, pending []int) (*answer, *mail.Failure) {
+	was := s.open
+	if was != nil && (was.offer.hash() != o.hash() || !known.Open || known.Next != was.scan.facts.Size()) {
+		was = nil
 	}
 	if f := r.s.open.start(s, &open{offer: o, rcpts: slices.Clone(rcpts), pending: pending}); f != nil {
 		r.s.tally.add(countCrowded)
 		f.RetryAfter = r.s.cfg.RetryAfter
 		return nil, f
 	}
+	if was != nil {
+		s.open.scan, s.open.turn = was.scan, was.turn
+		s.wake()
+		return r.readyAt(o.tid, known.Next, rcpts), nil
+	}
 	at, err := r.s.cfg.Transfers.TransferBegin(ctx, s.key, o.hash())
-	if err == nil && (scan == nil || scan.facts.Size() != at.Next) {
+	var scan *scanner
+	if err == nil {
 		scan, err = r.rescan(ctx, s.key, at.Next)
 	}
 	if err != nil {
@@ -155,8 +170,8 @@ func (r *request) readyAt(tid string, at int64, rcpts []verdict) *answer {
 	return &answer{kind: ready, tid: tid, rcpts: rcpts, next: at, chunk: c.MaxChunk, window: c.Window}
 }
 
-// rescan reads back what the store holds of a transfer that this process has
-// not seen from its start.
+// rescan reads back what the store holds of a transfer whose turn was just
+// drawn. Were it somebody else's again by now, the turn would fence this one.
 func (r *request) rescan(ctx context.Context, k store.TransferKey, size int64) (*scanner, error) {
 	scan := newScanner()
 	if size == 0 {

@@ -12,17 +12,18 @@ import (
 
 // Sink is a final mailbox that takes everything by SMTP or LMTP and never
 // de-duplicates. What Keep returns for a message is remembered, in order of
-// arrival, once per recipient.
+// arrival, once per recipient. Refuse may name recipients that it turns away.
 type Sink struct {
 	Addr string
 	ln   net.Listener
 	keep func(content []byte) string
 
-	mu    sync.Mutex
-	conns map[net.Conn]bool
-	got   []string
-	count int
-	more  chan struct{}
+	mu     sync.Mutex
+	refuse func(recipient string) bool
+	conns  map[net.Conn]bool
+	got    []string
+	count  int
+	more   chan struct{}
 }
 
 // NewSink listens on addr. keep may be nil: then only the count is kept.
@@ -34,6 +35,22 @@ func NewSink(addr string, keep func(content []byte) string) (*Sink, error) {
 	s := &Sink{Addr: ln.Addr().String(), ln: ln, keep: keep, conns: map[net.Conn]bool{}, more: make(chan struct{}, 1)}
 	go s.serve()
 	return s, nil
+}
+
+// Refuse makes it answer 550 to RCPT for the addresses that turnAway picks.
+func (s *Sink) Refuse(turnAway func(recipient string) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refuse = turnAway
+}
+
+func (s *Sink) refuses(rcpt string) bool {
+	s.mu.Lock()
+	turnAway := s.refuse
+	s.mu.Unlock()
+	_, rest, _ := strings.Cut(rcpt, "<")
+	address, _, _ := strings.Cut(rest, ">")
+	return turnAway != nil && turnAway(address)
 }
 
 func (s *Sink) serve() {
@@ -82,12 +99,16 @@ func (s *Sink) session(c net.Conn) {
 		case strings.HasPrefix(verb, "EHLO"), strings.HasPrefix(verb, "LHLO"):
 			lmtp = verb[0] == 'L'
 			fmt.Fprintf(w, "250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 SIZE\r\n")
+		case strings.HasPrefix(verb, "RCPT") && s.refuses(line):
+			fmt.Fprintf(w, "550 5.1.1 no such mailbox\r\n")
 		case strings.HasPrefix(verb, "RCPT"):
 			rcpts++
 			fmt.Fprintf(w, "250 2.1.5 ok\r\n")
 		case strings.HasPrefix(verb, "MAIL"), strings.HasPrefix(verb, "RSET"):
 			rcpts = 0
 			fmt.Fprintf(w, "250 2.0.0 ok\r\n")
+		case strings.HasPrefix(verb, "DATA") && rcpts == 0:
+			fmt.Fprintf(w, "503 5.5.1 no recipients\r\n")
 		case strings.HasPrefix(verb, "DATA"):
 			fmt.Fprintf(w, "354 go on\r\n")
 			if w.Flush() != nil {

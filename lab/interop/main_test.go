@@ -40,6 +40,7 @@ type site struct {
 	ca    *harness.CA
 	names *harness.Names
 	certs map[string][2]string // certificate and key of a domain
+	extra string               // further lines of an ejabberd's configuration
 }
 
 func newSite(t *testing.T) *site {
@@ -51,7 +52,7 @@ func newSite(t *testing.T) *site {
 	names, err := harness.NewNames()
 	must(t, err)
 	t.Cleanup(func() { names.Close() })
-	return &site{ca, names, map[string][2]string{}}
+	return &site{ca: ca, names: names, certs: map[string][2]string{}}
 }
 
 func must(t testing.TB, err error) {
@@ -111,7 +112,7 @@ func (s *site) prosody(t *testing.T, change func(*prosody.Spec), components ...s
 // ejabberd is the same with an ejabberd.
 func (s *site) ejabberd(t *testing.T, components ...string) *chatServer {
 	t.Helper()
-	spec := ejabberd.Spec{Hosts: []string{ejabberdDomain}, CA: s.ca.File, DNS: s.names.Addr}
+	spec := ejabberd.Spec{Hosts: []string{ejabberdDomain}, CA: s.ca.File, DNS: s.names.Addr, Extra: s.extra}
 	for i, name := range append([]string{ejabberdDomain, ejabberdBot}, components...) {
 		cert, key := s.cert(t, name)
 		whole := cert + ".whole"

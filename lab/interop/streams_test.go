@@ -3,6 +3,8 @@ package interop
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"strings"
 	"testing"
 
 	"mailxmppd/xmpp/component"
@@ -14,7 +16,8 @@ import (
 func TestStreams(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	ours := s.ours(t, nil)
+	ends := newEndings(t)
+	ours := s.ours(t, func(c *stream.Config) { c.Log = slog.New(ends) })
 	for _, start := range []func() *chatServer{func() *chatServer { return s.prosody(t, nil) }, func() *chatServer { return s.ejabberd(t) }} {
 		c := start()
 		t.Run(c.name, func(t *testing.T) {
@@ -23,7 +26,8 @@ func TestStreams(t *testing.T) {
 				t.Run("we dial by "+way.name, func(t *testing.T) { dialThem(t, ours, c, way.local, way.name) })
 				t.Run("they dial by "+way.name, func(t *testing.T) { letThemDial(t, ours, bot, way.local) })
 			}
-			t.Run("they close", func(t *testing.T) { letThemClose(t, ours, c) })
+			t.Run("we close", func(t *testing.T) { closeOurs(t, s, c, bot) })
+			t.Run("they close", func(t *testing.T) { letThemClose(t, ours, c, ends) })
 		})
 	}
 }
@@ -83,7 +87,7 @@ func letThemDial(t *testing.T, ours *stream.Manager, bot *component.Component, l
 
 // letThemClose ends a chat server: its streams are gone, and a new one is a
 // failure of the moment.
-func letThemClose(t *testing.T, ours *stream.Manager, c *chatServer) {
+func letThemClose(t *testing.T, ours *stream.Manager, c *chatServer, ends *endings) {
 	before := ours.Snapshot()
 	if before.Live+before.OneWay == 0 {
 		t.Fatal("there is no stream to close")
@@ -93,6 +97,13 @@ func letThemClose(t *testing.T, ours *stream.Manager, c *chatServer) {
 		n := ours.Snapshot()
 		return n.Live+n.OneWay == 0
 	})
+	if c.name == "prosody" { // ejabberd cuts its connections
+		for _, failed := range append(ends.of("in"), ends.of("out")...) {
+			if failed != "" && !strings.Contains(failed, "system-shutdown") {
+				t.Errorf("a stream ended without a closing tag: %s", failed)
+			}
+		}
+	}
 	_, err := ours.Link(t.Context(), directDomain, c.domain, c.targets("direct"))
 	if n, ok := errors.AsType[*stream.NegotiationError](err); !ok || n.Permanent && n.Stage != stream.StageBackOff {
 		t.Errorf("link after it: %v", err)

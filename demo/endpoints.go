@@ -41,6 +41,7 @@ func (n *network) endpoints() endpoints {
 			Name:  g.domain,
 			SMTP:  g.smtp,
 			XMPPS: g.xmpps,
+			XMPP:  g.xmpp,
 
 			Submission:  g.submission,
 			Submissions: g.submissions,

@@ -22,6 +22,7 @@ type gateway struct {
 	exe    string
 	smtp   string // host:port of the relay listener
 	xmpps  string // host:port, direct TLS
+	xmpp   string // host:port, STARTTLS
 
 	submission  string // host:port of the submission listener with STARTTLS
 	submissions string // of the one with TLS from the first octet

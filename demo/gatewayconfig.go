@@ -73,6 +73,9 @@ func (n *network) configText(g *gateway, cert leaf, box *mailbox) string {
 	line("")
 	line("[xmpp]")
 	line("listen = [%s]", quoted(g.xmpps))
+	if g.xmpp != "" {
+		line("listen_starttls = [%s]", quoted(g.xmpp))
+	}
 	line("")
 	line("[smtp]")
 	line("mx_port = %d # where the SMTP server of %s listens", portOf(n.boxes[2].addr), legacy)

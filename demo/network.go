@@ -97,13 +97,13 @@ func (n *network) startMailboxes() error {
 
 // fillDNS publishes where the domains take mail.
 func (n *network) fillDNS() error {
-	addrs, err := freeAddresses(8)
+	addrs, err := freeAddresses(10)
 	if err != nil {
 		return err
 	}
 	for i, domain := range []string{capulet, montague} {
-		of := addrs[4*i:]
-		g := &gateway{domain: domain, smtp: of[0], xmpps: of[1], submission: of[2], submissions: of[3]}
+		of := addrs[5*i:]
+		g := &gateway{domain: domain, smtp: of[0], xmpps: of[1], submission: of[2], submissions: of[3], xmpp: of[4]}
 		n.gateways = append(n.gateways, g)
 		if err := n.dns.addPeer(domain, g.xmpps); err != nil {
 			return err

@@ -129,7 +129,7 @@ func TestEndpoints(t *testing.T) {
 		}
 		for _, k := range keys {
 			v, there := d[k]
-			gateway := slices.Contains([]string{"xmpps", "config", "store", "admin"}, k)
+			gateway := slices.Contains([]string{"xmpp", "xmpps", "config", "store", "admin"}, k)
 			if !there || gateway && (v == "") != (name == legacy) {
 				t.Errorf("%s: %s is %v", name, k, v)
 			}

@@ -196,7 +196,7 @@ func startGatewayPair(ctx context.Context, dir, exe string, ca *harness.CA, sink
 	}
 	pair, err := harness.NewPair(harness.Spec{
 		Exe: exe, Dir: dir, CA: ca, Deliver: "smtp://" + sink,
-		Extra: fmt.Sprintf("cut_through = %v\n[log]\nlevel = \"warn\"\n[queue]\nconcurrency = 64\nper_domain = 32\n", p.Mode == "cut-through"),
+		Extra: fmt.Sprintf("cut_through = %v\n[queue]\nconcurrency = 64\nper_domain = 32\n", p.Mode == "cut-through"),
 	}, side("capulet.example"), side("montague.example"))
 	if err != nil {
 		return nil, err

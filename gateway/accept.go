@@ -149,6 +149,7 @@ func (g *Gateway) spool(ctx context.Context, m incoming, first []store.First) []
 		}
 	}
 	own := g.sched.reserve(domains)
+	own.Ways = g.likelyWays(m, own.Domains)
 	leases, err := g.Store.PutMessage(ctx, g.newMessage(m, first, own))
 	if err != nil {
 		g.sched.giveBack(own.Domains)
@@ -158,6 +159,14 @@ func (g *Gateway) spool(ctx context.Context, m incoming, first []store.First) []
 	g.sched.start(leases, own.Domains, m.Content)
 	faults.Point("accept.spooled")
 	return []mail.Verdict{{Text: "queued as " + string(m.ID)}}
+}
+
+func (g *Gateway) likelyWays(m incoming, domains []string) map[string]store.Way {
+	ways := make(map[string]store.Way, len(domains))
+	for _, domain := range domains {
+		ways[domain] = g.likelyWay(m.Envelope.Sender, m.Origin, domain)
+	}
+	return ways
 }
 
 func (g *Gateway) newMessage(m incoming, first []store.First, own store.Own) store.NewMessage {

@@ -149,12 +149,13 @@ func (g *Gateway) afterCutThrough(outcomes []mail.Outcome) (first []store.First,
 func (g *Gateway) afterAttempt(o mail.Outcome) store.First {
 	switch {
 	case o.Delivered():
-		return store.First{Done: true, Outcome: o}
+		return store.First{Done: true, Way: store.WayXMPP, Outcome: o}
 	case o.Failure.Class == mail.Permanent:
-		return store.First{Outcome: o}
+		return store.First{Way: store.WayXMPP, Outcome: o}
 	}
 	return store.First{
 		Delay:   max(g.retryDelay(1), o.Failure.RetryAfter),
+		Way:     store.WayXMPP,
 		InDoubt: o.Failure.Class == mail.InDoubt,
 		Outcome: o,
 	}
@@ -167,7 +168,7 @@ func (g *Gateway) spoolRest(ctx context.Context, m incoming, first []store.First
 	domain := m.Envelope.Recipients[0].Address.Domain
 	own := store.Own{}
 	if bounce {
-		own = store.Own{Domains: []string{domain}, For: leaseTime}
+		own = store.Own{Domains: []string{domain}, For: leaseTime, Ways: map[string]store.Way{domain: store.WayXMPP}}
 	}
 	leases, err := g.Store.PutMessage(ctx, g.newMessage(m, first, own))
 	if err != nil {

@@ -26,7 +26,7 @@ func (g *Gateway) attempt(ctx context.Context, l store.Lease, content mail.Conte
 	}
 	if !begun {
 		var err error
-		switch l, err = g.Store.BeginAttempt(ctx, l); {
+		switch l, err = g.Store.BeginAttempt(ctx, l, g.likelyWay(l.Envelope.Sender, l.Origin, l.Domain)); {
 		case errors.Is(err, store.ErrLeaseLost):
 			g.Log.Warn("lease lost", "id", l.ID, "domain", l.Domain)
 			return unknown
@@ -65,6 +65,13 @@ func (g *Gateway) try(ctx context.Context, l store.Lease, content mail.Content) 
 	}
 	if failure != nil {
 		return trial{way: rt.way, outcomes: mail.AllFailed(len(l.Deliveries), failure), cut: stopped(ctx)}
+	}
+	if l.Way != store.Way(rt.way) {
+		// Recorded before the mail can have been taken, so that a crash leaves
+		// behind by which way.
+		if err := g.Store.SetWay(ctx, l, store.Way(rt.way)); err != nil {
+			return trial{way: rt.way, outcomes: mail.AllFailed(len(l.Deliveries), mail.AsFailure(err)), cut: stopped(ctx)}
+		}
 	}
 	start := time.Now()
 	outcomes := rt.transport.Deliver(ctx, mail.Attempt{

@@ -35,7 +35,8 @@ type Store interface {
 	OpenContent(ctx context.Context, id mail.ID) (io.ReadCloser, error)
 	Claim(ctx context.Context, n int, lease time.Duration, busy []string) ([]store.Lease, error)
 	NextDue(ctx context.Context) (wait time.Duration, ok bool, err error)
-	BeginAttempt(ctx context.Context, l store.Lease) (store.Lease, error)
+	BeginAttempt(ctx context.Context, l store.Lease, way store.Way) (store.Lease, error)
+	SetWay(ctx context.Context, l store.Lease, way store.Way) error
 	Renew(ctx context.Context, leases []store.Lease, lease time.Duration) (lost []store.Lease, err error)
 	Settle(ctx context.Context, s store.Settlement) error
 	Release(ctx context.Context, domain string) (int, error)

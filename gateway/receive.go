@@ -51,6 +51,7 @@ func (g *Gateway) Accept(ctx context.Context, k store.TransferKey, h store.Conte
 	faults.Point("receive.before-accept")
 
 	own := g.sched.reserve(map[string]bool{b.Local: true})
+	own.Ways = map[string]store.Way{b.Local: store.WayLocal}
 	ids, leases, err := g.Store.Accept(ctx, k, h, g.newMessage(incoming{m, k.ID}, nil, own))
 	if err != nil {
 		g.sched.giveBack(own.Domains)

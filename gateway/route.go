@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"mailxmppd/mail"
+	"mailxmppd/store"
 )
 
 // way is where a domain's mail goes.
@@ -39,6 +40,19 @@ func (g *Gateway) route(ctx context.Context, local, domain string) (route, *mail
 	default:
 		return route{}, failure
 	}
+}
+
+// likelyWay is what route will most likely say, without asking anybody: what
+// is recorded of an attempt when it begins, so that few need a second write
+// once the way is known.
+func (g *Gateway) likelyWay(sender mail.Address, o mail.Origin, domain string) store.Way {
+	if _, ours := g.domains[domain]; ours {
+		return store.WayLocal
+	}
+	if local, _, _ := g.speaker(sender, o); !mail.IsLiteral(domain) && g.Peers.Live(local, domain) {
+		return store.WayXMPP
+	}
+	return store.WaySMTP
 }
 
 // speaker is the domain of ours that a message is sent for (xep-draft section

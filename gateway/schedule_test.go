@@ -195,7 +195,7 @@ func TestResult(t *testing.T) {
 	}{
 		{"told when", store.Delivery{Left: time.Hour}, 0, later, store.Deferred, 10 * time.Minute, 10 * time.Minute, false, false},
 		{"no later than expiry", store.Delivery{Left: 2 * time.Minute}, 0, later, store.Deferred, 2 * time.Minute, 2 * time.Minute, false, false},
-		{"doubt stays", store.Delivery{Left: time.Hour, InDoubt: true}, 0, refuse(mail.Unreachable), store.Deferred, 54 * time.Second, 66 * time.Second, true, false},
+		{"earlier doubt is the store's to keep", store.Delivery{Left: time.Hour, InDoubt: true}, 0, refuse(mail.Unreachable), store.Deferred, 54 * time.Second, 66 * time.Second, false, false},
 		{"new doubt", store.Delivery{Left: time.Hour}, 0, refuse(mail.Doubtful), store.Deferred, 54 * time.Second, 66 * time.Second, true, false},
 		{"delay told", store.Delivery{Left: time.Hour}, 61 * time.Minute, refuse(mail.Refused), store.Deferred, 54 * time.Second, 66 * time.Second, false, true},
 		{"delay told before", store.Delivery{Left: time.Hour, Delayed: true}, 61 * time.Minute, refuse(mail.Refused), store.Deferred, 54 * time.Second, 66 * time.Second, false, false},

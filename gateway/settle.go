@@ -80,7 +80,7 @@ func (g *Gateway) result(l store.Lease, d store.Delivery, o mail.Outcome) store.
 		r.State = store.Bounced
 	default:
 		r.State = store.Deferred
-		r.InDoubt = o.Failure.Class == mail.InDoubt || d.InDoubt
+		r.InDoubt = o.Failure.Class == mail.InDoubt
 		r.Delay = min(max(g.retryDelay(d.Attempt), o.Failure.RetryAfter), max(d.Left, time.Second))
 		r.Delayed = !d.Delayed && l.Age > g.DelayNotice && l.Envelope.Recipients[d.N].WantsDelay()
 	}

@@ -61,14 +61,14 @@ func (f *faulty) OpenContent(ctx context.Context, id mail.ID) (io.ReadCloser, er
 	return f.Store.OpenContent(ctx, id)
 }
 
-func (f *faulty) BeginAttempt(ctx context.Context, l store.Lease) (store.Lease, error) {
+func (f *faulty) BeginAttempt(ctx context.Context, l store.Lease, way store.Way) (store.Lease, error) {
 	f.mu.Lock()
 	err := f.begin
 	f.mu.Unlock()
 	if err != nil {
 		return l, err
 	}
-	return f.Store.BeginAttempt(ctx, l)
+	return f.Store.BeginAttempt(ctx, l, way)
 }
 
 func (f *faulty) Settle(ctx context.Context, s store.Settlement) error {

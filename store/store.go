@@ -72,9 +72,15 @@ type Store interface {
 	NextDue(ctx context.Context) (wait time.Duration, ok bool, err error)
 
 	// BeginAttempt records, before anything is dialled, that an attempt
-	// starts: it raises Attempt by one, so that a crash loop is counted.
-	// Fencing token: l. Returns the lease with the raised counts.
-	BeginAttempt(ctx context.Context, l Lease) (Lease, error)
+	// starts, and by which way as far as that is known: it raises Attempt by
+	// one, so that a crash loop is counted. Fencing token: l. Returns the lease
+	// with the raised counts and its Way.
+	BeginAttempt(ctx context.Context, l Lease, way Way) (Lease, error)
+
+	// SetWay records by which way the running attempt goes, where that was
+	// unknown or another when it began; to be called before the mail can have
+	// been taken. Fencing token: l.
+	SetWay(ctx context.Context, l Lease, way Way) error
 
 	// Renew prolongs leases. Those that are lost are returned.
 	Renew(ctx context.Context, leases []Lease, lease time.Duration) (lost []Lease, err error)
@@ -216,16 +222,28 @@ type NewMessage struct {
 // in Outcome it starts Deferred, and that attempt is recorded as number 0.
 type First struct {
 	Delay   time.Duration // until it is due
-	InDoubt bool          // an attempt before the spooling ended in doubt
+	Way     Way           // of the attempt before the spooling
+	InDoubt bool          // that attempt ended in doubt
 	Done    bool          // settled already (e.g. accepted by cut-through): kept for the trace only
 	Outcome mail.Outcome  // of that attempt
 }
 
 // Own asks for leases together with storing.
 type Own struct {
-	Domains []string      // recipient domains to lease
-	For     time.Duration // how long
+	Domains []string       // recipient domains to lease
+	For     time.Duration  // how long
+	Ways    map[string]Way // by domain, as far as known: where the attempt goes
 }
+
+// Way is how an attempt carries mail.
+type Way string
+
+const (
+	WayUnknown Way = ""
+	WayXMPP    Way = "xmpp"
+	WaySMTP    Way = "smtp"
+	WayLocal   Way = "local" // final delivery here
+)
 
 // Lease is the right to try the deliveries of one message to one domain, until
 // it runs out. Token fences: each claim of a delivery raises it.
@@ -237,18 +255,24 @@ type Lease struct {
 	Trace      []byte
 	Origin     mail.Origin
 	Domain     string
+	Way        Way // of the running attempt, as recorded
 	Deliveries []Delivery
 	Age        time.Duration // since the message was stored
 }
 
 // Delivery is one recipient's life, the part that a lease carries.
 type Delivery struct {
-	N        int   // of the recipient in the envelope; the delivery is "<ID>.<N>"
-	Token    int64 // fencing token of this lease
-	Attempt  int   // attempts begun so far, the current one included once begun
-	InDoubt  bool  // an earlier attempt ended in doubt
-	Delayed  bool  // a delay DSN has been sent
-	Expired  bool  // its lifetime is over: this is its last attempt's settlement, no dialling
+	N       int   // of the recipient in the envelope; the delivery is "<ID>.<N>"
+	Token   int64 // fencing token of this lease
+	Attempt int   // attempts begun so far, the current one included once begun
+	InDoubt bool  // an earlier attempt ended in doubt
+	// DoubtWay is the way of the last attempt that ended in doubt, settled so
+	// or cut short by a crash. Once it is WayXMPP it stays that until the
+	// delivery is settled for good: what a later attempt by another way came
+	// to says nothing of what the peer took.
+	DoubtWay Way
+	Delayed  bool // a delay DSN has been sent
+	Expired  bool // its lifetime is over: this is its last attempt's settlement, no dialling
 	Left     time.Duration
 	LastText string // words of the last failure, for DSNs
 }
@@ -280,7 +304,7 @@ type Settlement struct {
 type Result struct {
 	State   State         // Deferred, Delivered, Bounced or ExpiredSt
 	Delay   time.Duration // Deferred: until the next attempt
-	InDoubt bool          // Deferred: keep in mind that the attempt ended in doubt
+	InDoubt bool          // Deferred: this attempt ended in doubt; earlier doubt is kept anyway
 	Delayed bool          // a delay DSN goes out with this settlement
 	Outcome mail.Outcome  // recorded with the attempt
 }
@@ -361,6 +385,7 @@ type Entry struct {
 	AgeSecs  int64         `json:"age_s"`
 	DueSecs  int64         `json:"due_in_s"` // until it may be tried; negative: overdue; 0 when closed
 	InDoubt  bool          `json:"in_doubt,omitempty"`
+	DoubtWay Way           `json:"doubt_way,omitempty"`
 	Last     string        `json:"last,omitempty"` // words of the last outcome
 }
 
@@ -382,6 +407,7 @@ type Record struct {
 type Try struct {
 	N        int       `json:"n"`
 	Number   int       `json:"attempt"`
+	Way      Way       `json:"way,omitempty"`
 	Began    time.Time `json:"began"`
 	Ended    time.Time `json:"ended,omitzero"`
 	Result   State     `json:"result,omitempty"`

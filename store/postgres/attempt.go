@@ -12,11 +12,14 @@ import (
 )
 
 // beginOp is a BeginAttempt on its way; lease gets the raised counts.
-type beginOp struct{ lease store.Lease }
+type beginOp struct {
+	lease store.Lease
+}
 
 // BeginAttempt implements store.Store.
-func (s *Store) BeginAttempt(ctx context.Context, l store.Lease) (store.Lease, error) {
+func (s *Store) BeginAttempt(ctx context.Context, l store.Lease, way store.Way) (store.Lease, error) {
 	b := &beginOp{lease: l}
+	b.lease.Way = way
 	b.lease.Deliveries = slices.Clone(l.Deliveries)
 	if err := s.submit(ctx, &op{begin: b}); err != nil {
 		return store.Lease{}, err
@@ -26,7 +29,7 @@ func (s *Store) BeginAttempt(ctx context.Context, l store.Lease) (store.Lease, e
 
 const beginGroup = `
 WITH want AS (
-	SELECT * FROM unnest($1::int[], $2::int[], $3::int[], $4::text[], $5::int[], $6::bigint[]) AS u (op, at, size, message_id, n, token)
+	SELECT * FROM unnest($1::int[], $2::int[], $3::int[], $4::text[], $5::int[], $6::bigint[], $7::text[]) AS u (op, at, size, message_id, n, token, way)
 ), held AS (
 	SELECT w.* FROM want w JOIN deliveries d ON d.message_id = w.message_id AND d.n = w.n
 	WHERE d.token = w.token AND d.node <> ''
@@ -35,7 +38,7 @@ WITH want AS (
 	SELECT op FROM held GROUP BY op, size HAVING count(*) = size
 )
 UPDATE deliveries d
-SET attempt = d.attempt + 1, unsettled = d.unsettled + 1, began_at = now(), ended_at = NULL, outcome = NULL
+SET attempt = d.attempt + 1, way = h.way, unsettled = d.unsettled + 1, began_at = now(), ended_at = NULL, outcome = NULL
 FROM held h
 WHERE d.message_id = h.message_id AND d.n = h.n AND h.op IN (SELECT op FROM whole)
 RETURNING h.op, h.at, d.attempt`
@@ -47,7 +50,7 @@ func queueBegins(b *pgx.Batch, ops []*op) {
 	}
 	var a struct {
 		op, at, size, n []int32
-		id              []string
+		id, way         []string
 		token           []int64
 	}
 	for i, o := range ops {
@@ -55,10 +58,11 @@ func queueBegins(b *pgx.Batch, ops []*op) {
 		for j, d := range l.Deliveries {
 			a.op, a.at, a.size = append(a.op, int32(i)), append(a.at, int32(j)), append(a.size, int32(len(l.Deliveries)))
 			a.id, a.n, a.token = append(a.id, string(l.ID)), append(a.n, int32(d.N)), append(a.token, d.Token)
+			a.way = append(a.way, string(l.Way))
 		}
 		o.err = store.ErrLeaseLost // until the result says otherwise
 	}
-	b.Queue(beginGroup, a.op, a.at, a.size, a.id, a.n, a.token).Query(func(rows pgx.Rows) error {
+	b.Queue(beginGroup, a.op, a.at, a.size, a.id, a.n, a.token, a.way).Query(func(rows pgx.Rows) error {
 		var i, at, attempt int32
 		_, err := pgx.ForEachRow(rows, []any{&i, &at, &attempt}, func() error {
 			ops[i].err = nil
@@ -67,6 +71,23 @@ func queueBegins(b *pgx.Batch, ops []*op) {
 		})
 		return err
 	})
+}
+
+// SetWay implements store.Store. It is rare, hence a transaction of its own.
+func (s *Store) SetWay(ctx context.Context, l store.Lease, way store.Way) error {
+	n, token := make([]int32, len(l.Deliveries)), make([]int64, len(l.Deliveries))
+	for i, d := range l.Deliveries {
+		n[i], token[i] = int32(d.N), d.Token
+	}
+	return failed(pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `
+			UPDATE deliveries d SET way = $4 FROM unnest($2::int[], $3::bigint[]) AS w (n, token)
+			WHERE d.message_id = $1 AND d.n = w.n AND d.token = w.token AND d.node <> ''`, l.ID, n, token, string(way))
+		if err == nil && tag.RowsAffected() < int64(len(n)) {
+			err = store.ErrLeaseLost
+		}
+		return err
+	}))
 }
 
 // Renew implements store.Store.

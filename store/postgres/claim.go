@@ -31,25 +31,26 @@ WITH pick AS (
 	LIMIT $1
 	FOR UPDATE OF d SKIP LOCKED
 ), was AS (
-	SELECT d.message_id, d.n, d.attempt, d.began_at, d.ended_at, d.outcome, p.due_at FROM pick p
+	SELECT d.message_id, d.n, d.attempt, d.way, d.began_at, d.ended_at, d.outcome, p.due_at FROM pick p
 	JOIN deliveries d ON d.message_id = p.message_id AND d.domain = p.domain
 	WHERE d.state NOT IN ('delivered', 'bounced', 'expired', 'dropped') AND d.due_at <= now()
 	FOR UPDATE OF d SKIP LOCKED
 ), past AS (
-	INSERT INTO attempts (message_id, n, number, began_at, ended_at, outcome)
-	SELECT message_id, n, attempt, began_at, ended_at, outcome FROM was WHERE began_at IS NOT NULL
+	INSERT INTO attempts (message_id, n, number, way, began_at, ended_at, outcome)
+	SELECT message_id, n, attempt, way, began_at, ended_at, outcome FROM was WHERE began_at IS NOT NULL
 	ON CONFLICT DO NOTHING
 ), taken AS (
 	UPDATE deliveries d
 	SET state = 'leased', due_at = now() + $2 * interval '1 second', node = $3, token = d.token + 1,
 		in_doubt = d.in_doubt OR was.began_at IS NOT NULL AND was.ended_at IS NULL,
-		began_at = NULL, ended_at = NULL, outcome = NULL
+		doubt_way = CASE WHEN d.doubt_way <> 'xmpp' AND was.began_at IS NOT NULL AND was.ended_at IS NULL THEN was.way ELSE d.doubt_way END,
+		way = '', began_at = NULL, ended_at = NULL, outcome = NULL
 	FROM was
 	WHERE d.message_id = was.message_id AND d.n = was.n
 	RETURNING d.*, was.due_at AS was_due
 ), groups AS (
 	SELECT message_id, domain, min(was_due) AS was_due, json_agg(json_build_object(
-		'N', n, 'Token', token, 'Attempt', attempt, 'InDoubt', in_doubt, 'Delayed', delayed, 'Expired', expires_at <= now(),
+		'N', n, 'Token', token, 'Attempt', attempt, 'InDoubt', in_doubt, 'DoubtWay', doubt_way, 'Delayed', delayed, 'Expired', expires_at <= now(),
 		'Left', (extract(epoch FROM greatest(expires_at - now(), interval '0')) * 1e9)::bigint, 'LastText', last_text) ORDER BY n) AS deliveries
 	FROM taken GROUP BY message_id, domain
 )
@@ -180,6 +181,7 @@ func (s *Store) releaseOwn(ctx context.Context) error {
 		UPDATE deliveries
 		SET state = CASE WHEN attempt > 0 THEN 'deferred' ELSE 'due' END, node = '',
 			in_doubt = in_doubt OR began_at IS NOT NULL AND ended_at IS NULL,
+			doubt_way = CASE WHEN doubt_way <> 'xmpp' AND began_at IS NOT NULL AND ended_at IS NULL THEN way ELSE doubt_way END,
 			due_at = least(expires_at, now() + CASE WHEN unsettled < 2 THEN 0 ELSE least(300, 2 ^ least(unsettled, 10)) END * interval '1 second')
 		WHERE state = 'leased' AND node = $1`, s.node)
 	if err == nil && tag.RowsAffected() > 0 {

@@ -30,6 +30,7 @@ type deliveryRow struct {
 	due, expires          float64 // seconds from now
 	token                 int64
 	attempt               int32
+	way, doubtWay         store.Way
 	inDoubt, began, ended bool
 	lastText, outcome     string
 	left                  time.Duration
@@ -94,13 +95,17 @@ func (s *Store) newDelivery(m store.NewMessage, n int) deliveryRow {
 		d.began, d.ended = true, true
 		d.outcome, d.lastText = storedOutcome(firstState(first), first.Outcome)
 	}
-	d.due, d.inDoubt = seconds(first.Delay), first.InDoubt
+	d.due, d.inDoubt, d.way = seconds(first.Delay), first.InDoubt, first.Way
+	if first.InDoubt {
+		d.doubtWay = first.Way
+	}
 	switch {
 	case first.Done:
 		d.state = firstState(first)
 	case first.Delay <= 0 && slices.Contains(m.Lease.Domains, rcpt.Domain):
 		d.state, d.node, d.token, d.attempt = store.Leased, s.node, 1, 1
 		d.due, d.began, d.ended, d.outcome = seconds(m.Lease.For), true, false, ""
+		d.way = m.Lease.Ways[rcpt.Domain]
 	case d.began || first.InDoubt:
 		d.state = store.Deferred
 	}
@@ -140,11 +145,11 @@ func (r *messageRow) leases(m store.NewMessage) []store.Lease {
 			i = len(out)
 			out = append(out, store.Lease{
 				ID: m.ID, Transfer: m.Transfer, Envelope: m.Envelope, Facts: m.Facts,
-				Trace: m.Trace, Origin: m.Origin, Domain: d.domain,
+				Trace: m.Trace, Origin: m.Origin, Domain: d.domain, Way: d.way,
 			})
 		}
 		out[i].Deliveries = append(out[i].Deliveries, store.Delivery{
-			N: int(d.n), Token: d.token, Attempt: int(d.attempt), InDoubt: d.inDoubt, Left: d.left, LastText: d.lastText,
+			N: int(d.n), Token: d.token, Attempt: int(d.attempt), InDoubt: d.inDoubt, DoubtWay: d.doubtWay, Left: d.left, LastText: d.lastText,
 		})
 	}
 	return out
@@ -162,12 +167,12 @@ WITH m AS (
 	RETURNING id
 ), d AS (
 	INSERT INTO deliveries (message_id, n, rcpt, domain, node, state, due_at, expires_at, token, attempt, unsettled, in_doubt, delayed,
-		last_text, began_at, ended_at, outcome)
+		last_text, began_at, ended_at, outcome, way, doubt_way)
 	SELECT m.id, n, rcpt, domain, node, state, now() + least(due, expires) * interval '1 second', now() + expires * interval '1 second', token, attempt, attempt,
-		in_doubt, false, last_text, CASE WHEN began THEN now() END, CASE WHEN ended THEN now() END, NULLIF(outcome, '')
+		in_doubt, false, last_text, CASE WHEN began THEN now() END, CASE WHEN ended THEN now() END, NULLIF(outcome, ''), way, doubt_way
 	FROM unnest($12::text[], $13::int[], $14::text[], $15::text[], $16::text[], $17::text[], $18::float8[], $19::float8[], $20::bigint[],
-			$21::int[], $22::bool[], $23::bool[], $24::bool[], $25::text[], $26::text[])
-		AS u (message_id, n, rcpt, domain, node, state, due, expires, token, attempt, in_doubt, began, ended, last_text, outcome)
+			$21::int[], $22::bool[], $23::bool[], $24::bool[], $25::text[], $26::text[], $27::text[], $28::text[])
+		AS u (message_id, n, rcpt, domain, node, state, due, expires, token, attempt, in_doubt, began, ended, last_text, outcome, way, doubt_way)
 	JOIN m ON m.id = u.message_id
 )
 SELECT id FROM m`
@@ -194,11 +199,11 @@ func messageArgs(rows []*messageRow) []any {
 		open                             []int32
 	}
 	var d struct {
-		id, rcpt, domain, node, state, text, outcome []string
-		n, attempt                                   []int32
-		token                                        []int64
-		due, expires                                 []float64
-		doubt, began, ended                          []bool
+		id, rcpt, domain, node, state, text, outcome, way, doubtWay []string
+		n, attempt                                                  []int32
+		token                                                       []int64
+		due, expires                                                []float64
+		doubt, began, ended                                         []bool
 	}
 	for _, r := range rows {
 		open := int32(0)
@@ -211,6 +216,7 @@ func messageArgs(rows []*messageRow) []any {
 			d.due, d.expires, d.attempt = append(d.due, v.due), append(d.expires, v.expires), append(d.attempt, v.attempt)
 			d.doubt, d.began, d.ended = append(d.doubt, v.inDoubt), append(d.began, v.began), append(d.ended, v.ended)
 			d.text, d.outcome = append(d.text, v.lastText), append(d.outcome, v.outcome)
+			d.way, d.doubtWay = append(d.way, string(v.way)), append(d.doubtWay, string(v.doubtWay))
 		}
 		m.id, m.tid, m.envelope = append(m.id, string(r.id)), append(m.tid, r.tid), append(m.envelope, r.envelope)
 		m.origin, m.facts, m.trace = append(m.origin, r.origin), append(m.facts, r.facts), append(m.trace, r.trace)
@@ -220,6 +226,7 @@ func messageArgs(rows []*messageRow) []any {
 	return []any{
 		m.id, m.tid, m.envelope, m.origin, m.facts, m.trace, m.size, m.sha256, m.body, m.contentID, m.open,
 		d.id, d.n, d.rcpt, d.domain, d.node, d.state, d.due, d.expires, d.token, d.attempt, d.doubt, d.began, d.ended, d.text, d.outcome,
+		d.way, d.doubtWay,
 	}
 }
 

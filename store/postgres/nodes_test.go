@@ -87,7 +87,7 @@ func TestTwoNodesFight(t *testing.T) {
 						seen[fmt.Sprintf("%s.%d", l.ID, d.N)]++
 					}
 					mu.Unlock()
-					l, err := s.BeginAttempt(ctx, l)
+					l, err := s.BeginAttempt(ctx, l, store.WayXMPP)
 					if err != nil {
 						t.Error(err)
 					}
@@ -218,7 +218,7 @@ func TestRestartUnderName(t *testing.T) {
 		if err != nil || len(leases) != 1 || leases[0].ID != m.ID || !leases[0].Deliveries[0].InDoubt {
 			t.Fatalf("crash %d: %+v, %v", crash+1, leases, err)
 		}
-		if _, err := s.BeginAttempt(ctx, leases[0]); err != nil {
+		if _, err := s.BeginAttempt(ctx, leases[0], store.WayXMPP); err != nil {
 			t.Fatal(err)
 		}
 	}

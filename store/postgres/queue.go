@@ -18,12 +18,12 @@ const (
 	d.message_id, d.n, d.state, m.envelope::json->>'sender', d.rcpt, d.domain, m.size, d.attempt,
 	(extract(epoch FROM now() - m.created_at) * 1e9)::bigint,
 	CASE WHEN d.state IN ('due', 'deferred', 'leased') THEN round(extract(epoch FROM d.due_at - now()))::bigint ELSE 0 END,
-	d.in_doubt, d.last_text`
+	d.in_doubt, d.doubt_way, d.last_text`
 )
 
 func scanEntry(row pgx.CollectableRow) (store.Entry, error) {
 	var e store.Entry
-	err := row.Scan(&e.ID, &e.N, &e.State, &e.Sender, &e.Rcpt, &e.Domain, &e.Size, &e.Attempts, &e.Age, &e.DueSecs, &e.InDoubt, &e.Last)
+	err := row.Scan(&e.ID, &e.N, &e.State, &e.Sender, &e.Rcpt, &e.Domain, &e.Size, &e.Attempts, &e.Age, &e.DueSecs, &e.InDoubt, &e.DoubtWay, &e.Last)
 	e.AgeSecs = int64(e.Age / time.Second)
 	return e, err
 }
@@ -60,8 +60,8 @@ func (s *Store) Show(ctx context.Context, id mail.ID) (store.Record, error) {
 			return err
 		}
 		rows, err = tx.Query(ctx, `
-			SELECT n, number, began_at, ended_at, outcome FROM attempts WHERE message_id = $1
-			UNION ALL SELECT n, attempt, began_at, ended_at, outcome FROM deliveries WHERE message_id = $1 AND began_at IS NOT NULL
+			SELECT n, number, way, began_at, ended_at, outcome FROM attempts WHERE message_id = $1
+			UNION ALL SELECT n, attempt, way, began_at, ended_at, outcome FROM deliveries WHERE message_id = $1 AND began_at IS NOT NULL
 			ORDER BY 1, 2`, id)
 		if err != nil {
 			return err
@@ -97,7 +97,7 @@ func scanTry(row pgx.CollectableRow) (store.Try, error) {
 		ended   *time.Time
 		outcome *string
 	)
-	if err := row.Scan(&t.N, &t.Number, &t.Began, &ended, &outcome); err != nil {
+	if err := row.Scan(&t.N, &t.Number, &t.Way, &t.Began, &ended, &outcome); err != nil {
 		return t, err
 	}
 	if ended != nil {

@@ -45,7 +45,7 @@ func TestLongQueue(t *testing.T) {
 				t.Fatal(lost, err)
 			}
 			for _, l := range leases {
-				l, err := s.BeginAttempt(ctx, l)
+				l, err := s.BeginAttempt(ctx, l, store.WayXMPP)
 				if err != nil {
 					t.Fatal(err)
 				}

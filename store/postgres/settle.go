@@ -110,7 +110,8 @@ WITH want AS (
 ), done AS (
 	UPDATE deliveries d
 	SET state = w.state, due_at = least(now() + w.delay * interval '1 second', d.expires_at), node = '', unsettled = 0,
-		in_doubt = d.in_doubt OR w.in_doubt, delayed = d.delayed OR w.delayed, last_text = w.last_text,
+		in_doubt = d.in_doubt OR w.in_doubt, doubt_way = CASE WHEN w.in_doubt AND d.doubt_way <> 'xmpp' THEN d.way ELSE d.doubt_way END,
+		delayed = d.delayed OR w.delayed, last_text = w.last_text,
 		ended_at = CASE WHEN d.unsettled > 0 THEN now() ELSE d.ended_at END,
 		outcome = CASE WHEN d.unsettled > 0 THEN w.outcome ELSE d.outcome END
 	FROM want w

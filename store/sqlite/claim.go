@@ -18,10 +18,12 @@ const (
 	dueNow        = "SELECT key >> 16, domain FROM deliveries WHERE due <= ? ORDER BY due"
 	dueNowButBusy = `SELECT key >> 16, domain FROM deliveries
 		WHERE due <= ? AND domain NOT IN (SELECT value FROM json_each(?)) ORDER BY due`
-	dueOfGroup = `SELECT key & 65535, token + 1, attempt, in_doubt OR (began > 0 AND ended = 0), delayed, text
+	dueOfGroup = `SELECT key & 65535, token + 1, attempt, in_doubt OR (began > 0 AND ended = 0), delayed, text,
+		CASE WHEN began > 0 AND ended = 0 AND doubt_way <> 'xmpp' THEN way ELSE doubt_way END
 		FROM deliveries WHERE key BETWEEN ? AND ? AND domain = ? AND due <= ? ORDER BY key`
 	leaseGroup = `UPDATE deliveries SET state = 2, due = ?, token = token + 1,
 		in_doubt = in_doubt OR (began > 0 AND ended = 0),
+		doubt_way = CASE WHEN began > 0 AND ended = 0 AND doubt_way <> 'xmpp' THEN way ELSE doubt_way END,
 		ended = CASE WHEN began > 0 AND ended = 0 THEN -1 ELSE ended END
 		WHERE key BETWEEN ? AND ? AND domain = ? AND due <= ?`
 )
@@ -96,7 +98,7 @@ func claimGroup(c *conn, g group, now, until int64) (store.Lease, error) {
 	err = c.query(dueOfGroup, []any{first, last, g.domain, now}, func(r row) error {
 		l.Deliveries = append(l.Deliveries, store.Delivery{
 			N: int(r.int(0)), Token: r.int(1), Attempt: int(r.int(2)), InDoubt: r.bool(3), Delayed: r.bool(4),
-			LastText: r.text(5), Expired: now >= m.expires, Left: duration(max(0, m.expires-now)),
+			LastText: r.text(5), DoubtWay: store.Way(r.text(6)), Expired: now >= m.expires, Left: duration(max(0, m.expires-now)),
 		})
 		return nil
 	})
@@ -124,18 +126,19 @@ const (
 	// The attempt before goes among the earlier ones, its words if it was cut
 	// short being those of the one before it.
 	pushAttempt = `INSERT INTO attempts
-		(delivery, number, began, ended, result, status, text, remote, remote_id, proof, tls)
-		SELECT key, attempt, began, ended, result, status, CASE WHEN ended <= 0 THEN '' ELSE text END, remote, remote_id, proof, tls
+		(delivery, number, way, began, ended, result, status, text, remote, remote_id, proof, tls)
+		SELECT key, attempt, way, began, ended, result, status, CASE WHEN ended <= 0 THEN '' ELSE text END, remote, remote_id, proof, tls
 		FROM deliveries WHERE key = ? AND began > 0`
-	beginAttempt = `UPDATE deliveries SET attempt = attempt + 1, cut = cut + 1, began = ?,
+	beginAttempt = `UPDATE deliveries SET attempt = attempt + 1, way = ?, cut = cut + 1, began = ?,
 		ended = 0, result = 0, status = '', remote = '', remote_id = '', proof = '', tls = ''
 		WHERE key = ?`
 	holdsLease = "SELECT attempt, in_doubt FROM deliveries WHERE key = ? AND token = ? AND state = 2"
 )
 
 // BeginAttempt implements store.Store.
-func (s *Store) BeginAttempt(ctx context.Context, l store.Lease) (store.Lease, error) {
+func (s *Store) BeginAttempt(ctx context.Context, l store.Lease, way store.Way) (store.Lease, error) {
 	begun := l
+	begun.Way = way
 	err := s.writer.do(ctx, plain, 0, func(c *conn) error {
 		begun.Deliveries = make([]store.Delivery, len(l.Deliveries))
 		copy(begun.Deliveries, l.Deliveries)
@@ -148,7 +151,7 @@ func (s *Store) BeginAttempt(ctx context.Context, l store.Lease) (store.Lease, e
 			if _, err := c.exec(pushAttempt, key); err != nil {
 				return err
 			}
-			if _, err := c.exec(beginAttempt, now, key); err != nil {
+			if _, err := c.exec(beginAttempt, string(way), now, key); err != nil {
 				return err
 			}
 			begun.Deliveries[i].Attempt++
@@ -159,6 +162,22 @@ func (s *Store) BeginAttempt(ctx context.Context, l store.Lease) (store.Lease, e
 		return l, err
 	}
 	return begun, nil
+}
+
+// SetWay implements store.Store.
+func (s *Store) SetWay(ctx context.Context, l store.Lease, way store.Way) error {
+	return s.writer.do(ctx, plain, 0, func(c *conn) error {
+		keys, err := leasedKeys(c, l)
+		if err != nil {
+			return err
+		}
+		for _, key := range keys {
+			if _, err := c.exec("UPDATE deliveries SET way = ? WHERE key = ?", string(way), key); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // leasedKeys returns the keys of a lease's deliveries, ErrLeaseLost unless all

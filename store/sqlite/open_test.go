@@ -138,7 +138,7 @@ func TestCrashLoopBackOffHasABound(t *testing.T) {
 		if err != nil || len(leases) != 1 {
 			t.Fatalf("claim %d: %d leases, %v", n, len(leases), err)
 		}
-		if _, err := s.BeginAttempt(t.Context(), leases[0]); err != nil {
+		if _, err := s.BeginAttempt(t.Context(), leases[0], store.WayXMPP); err != nil {
 			t.Fatal(err)
 		}
 		s = reopen(s)

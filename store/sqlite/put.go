@@ -80,8 +80,8 @@ const insertMessage = `INSERT INTO messages
 
 const insertDelivery = `INSERT INTO deliveries
 	(key, domain, rcpt, state, due, token, attempt, cut, in_doubt, delayed, settled,
-	 began, ended, result, status, text, remote, remote_id, proof, tls)
-	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+	 began, ended, result, status, text, remote, remote_id, proof, tls, way, doubt_way)
+	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
 const insertPiece = `INSERT INTO content (key, data) VALUES (?, ?)`
 
@@ -172,28 +172,31 @@ func insertOne(c *conn, d *draft, m *message, i int) (leased bool, err error) {
 			began, ended = now, now
 		}
 	}
-	attempt, cut := 0, 0
+	attempt, cut, way, doubtWay := 0, 0, f.Way, store.WayUnknown
+	if f.InDoubt {
+		doubtWay = f.Way
+	}
 	if leased {
-		attempt, cut = 1, 1
+		attempt, cut, way = 1, 1, d.Lease.Ways[rcpt.Domain]
 		if o != (record{}) {
-			if err := insertAttempt(c, deliveryKey(m.num, i), now, result, o); err != nil {
+			if err := insertAttempt(c, deliveryKey(m.num, i), now, result, f.Way, o); err != nil {
 				return false, err
 			}
 			o, result = record{text: o.text}, 0
 		}
 	}
 	_, err = c.exec(insertDelivery, deliveryKey(m.num, i), rcpt.Domain, rcpt.String(), state, due, token, attempt, cut,
-		f.InDoubt, settled, began, ended, result, o.status, o.text, o.remote, o.remoteID, o.proof, o.tls)
+		f.InDoubt, settled, began, ended, result, o.status, o.text, o.remote, o.remoteID, o.proof, o.tls, string(way), string(doubtWay))
 	return leased, err
 }
 
 // insertAttempt records the attempt before the spooling, number 0, beside one
 // that has begun since.
-func insertAttempt(c *conn, key, now, result int64, o record) error {
+func insertAttempt(c *conn, key, now, result int64, way store.Way, o record) error {
 	_, err := c.exec(`INSERT INTO attempts
-		(delivery, number, began, ended, result, status, text, remote, remote_id, proof, tls)
-		VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		key, now, now, result, o.status, o.text, o.remote, o.remoteID, o.proof, o.tls)
+		(delivery, number, way, began, ended, result, status, text, remote, remote_id, proof, tls)
+		VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		key, string(way), now, now, result, o.status, o.text, o.remote, o.remoteID, o.proof, o.tls)
 	return err
 }
 
@@ -205,10 +208,14 @@ func addBorn(leases []store.Lease, d *draft, m *message, i int, now int64) []sto
 	if at < 0 {
 		at = len(leases)
 		leases = append(leases, m.lease(domain, now))
+		leases[at].Way = d.Lease.Ways[domain]
 	}
-	f := d.first(i)
+	f, doubtWay := d.first(i), store.WayUnknown
+	if f.InDoubt {
+		doubtWay = f.Way
+	}
 	leases[at].Deliveries = append(leases[at].Deliveries, store.Delivery{
-		N: i, Token: 1, Attempt: 1, InDoubt: f.InDoubt, Left: duration(max(0, m.expires-now)), LastText: recordOf(f.Outcome).text,
+		N: i, Token: 1, Attempt: 1, InDoubt: f.InDoubt, DoubtWay: doubtWay, Left: duration(max(0, m.expires-now)), LastText: recordOf(f.Outcome).text,
 	})
 	return leases
 }

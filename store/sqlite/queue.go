@@ -115,7 +115,7 @@ func findDeliveries(c *conn, id mail.ID, n int) (m row, first, last int64, err e
 }
 
 const entryColumns = `m.id, d.key & 65535, d.state, d.due, m.envelope, d.rcpt, d.domain, m.size, d.attempt, m.created,
-	d.in_doubt, d.text, d.key, d.began, d.ended, d.result, d.status, d.remote, d.remote_id, d.proof, d.tls`
+	d.in_doubt, d.text, d.key, d.began, d.ended, d.result, d.status, d.remote, d.remote_id, d.proof, d.tls, d.doubt_way, d.way`
 
 // List implements store.Queue.
 func (s *Store) List(ctx context.Context, f store.Filter) ([]store.Entry, error) {
@@ -163,7 +163,7 @@ func (s *Store) List(ctx context.Context, f store.Filter) ([]store.Entry, error)
 	return out, nil
 }
 
-// entryOf reads the first twelve of entryColumns.
+// entryOf reads what an entry has of entryColumns.
 func entryOf(r row, now int64) (store.Entry, error) {
 	m, err := scanEnvelope(r.text(4))
 	if err != nil {
@@ -172,7 +172,7 @@ func entryOf(r row, now int64) (store.Entry, error) {
 	e := store.Entry{
 		ID: mail.ID(r.text(0)), N: int(r.int(1)), State: stateOf(r.int(2)), Sender: m.Sender.String(), Rcpt: r.text(5),
 		Domain: r.text(6), Size: r.int(7), Attempts: int(r.int(8)), Age: duration(max(0, now-r.int(9))),
-		InDoubt: r.bool(10), Last: r.text(11),
+		InDoubt: r.bool(10), Last: r.text(11), DoubtWay: store.Way(r.text(21)),
 	}
 	e.AgeSecs = int64(e.Age / time.Second)
 	if r[3] != nil {
@@ -199,7 +199,7 @@ func (s *Store) Show(ctx context.Context, id mail.ID) (rec store.Record, err err
 			SHA256: hex.EncodeToString(m.facts.SHA256[:]), Origin: m.origin, Trace: string(m.trace),
 		}
 		first, last := deliveryKeys(m.num)
-		err = c.query(`SELECT delivery & 65535, number, began, ended, result, status, text, remote, remote_id, proof, tls
+		err = c.query(`SELECT delivery & 65535, number, began, ended, result, status, text, remote, remote_id, proof, tls, way
 			FROM attempts WHERE delivery BETWEEN ? AND ?`, []any{first, last}, func(r row) error {
 			rec.Attempts = append(rec.Attempts, tryOf(r))
 			return nil
@@ -213,7 +213,7 @@ func (s *Store) Show(ctx context.Context, id mail.ID) (rec store.Record, err err
 			e, err := entryOf(r, now)
 			rec.Deliveries = append(rec.Deliveries, e)
 			if began := r.int(13); began > 0 {
-				rec.Attempts = append(rec.Attempts, tryOf(row{r[1], r[8], r[13], r[14], r[15], r[16], r[11], r[17], r[18], r[19], r[20]}))
+				rec.Attempts = append(rec.Attempts, tryOf(row{r[1], r[8], r[13], r[14], r[15], r[16], r[11], r[17], r[18], r[19], r[20], r[22]}))
 			}
 			return err
 		})
@@ -229,7 +229,7 @@ func (s *Store) Show(ctx context.Context, id mail.ID) (rec store.Record, err err
 func tryOf(r row) store.Try {
 	t := store.Try{
 		N: int(r.int(0)), Number: int(r.int(1)), Began: time.UnixMilli(r.int(2)).UTC(), Status: r.text(5),
-		Remote: r.text(7), RemoteID: r.text(8), Proof: r.text(9), TLS: r.text(10),
+		Remote: r.text(7), RemoteID: r.text(8), Proof: r.text(9), TLS: r.text(10), Way: store.Way(r.text(11)),
 	}
 	if ended := r.int(3); ended > 0 {
 		t.Ended, t.Result, t.Text = time.UnixMilli(ended).UTC(), stateOf(r.int(4)), r.text(6)

@@ -10,6 +10,7 @@ import (
 const (
 	// Ends a delivery's running attempt.
 	settleAttempt = `UPDATE deliveries SET state = ?, due = ?, settled = ?, cut = 0,
+		doubt_way = CASE WHEN ? AND doubt_way <> 'xmpp' THEN way ELSE doubt_way END,
 		in_doubt = in_doubt OR ?, delayed = delayed OR ?,
 		ended = ?, result = ?, status = ?, text = ?, remote = ?, remote_id = ?, proof = ?, tls = ?
 		WHERE key = ? AND token = ? AND state = 2 AND began > 0 AND ended = 0`
@@ -115,7 +116,7 @@ func (s *Store) settleOne(c *conn, key, token int64, r store.Result, now, expire
 		due, settled = nil, now
 	}
 	o := recordOf(r.Outcome)
-	n, err := c.exec(settleAttempt, state, due, settled, r.InDoubt, r.Delayed,
+	n, err := c.exec(settleAttempt, state, due, settled, r.InDoubt, r.InDoubt, r.Delayed,
 		now, state, o.status, o.text, o.remote, o.remoteID, o.proof, o.tls, key, token)
 	if err == nil && n == 0 {
 		n, err = c.exec(settleUntried, state, due, settled, r.InDoubt, r.Delayed, o.text, key, token)

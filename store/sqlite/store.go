@@ -185,6 +185,7 @@ UPDATE deliveries SET
 	state = CASE WHEN attempt = 0 THEN 0 ELSE 1 END,
 	due = ? + CASE WHEN cut < 2 THEN 0 WHEN cut > 8 THEN 300000 ELSE 1000 << cut END,
 	in_doubt = CASE WHEN began > 0 AND ended = 0 THEN 1 ELSE in_doubt END,
+	doubt_way = CASE WHEN began > 0 AND ended = 0 AND doubt_way <> 'xmpp' THEN way ELSE doubt_way END,
 	ended = CASE WHEN began > 0 AND ended = 0 THEN -1 ELSE ended END
 WHERE due IS NOT NULL AND state = 2`
 

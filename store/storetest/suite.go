@@ -34,6 +34,7 @@ func Run(t *testing.T, newOpener func(t *testing.T) Opener) {
 	}{
 		{"life", lifeTests()},
 		{"leases", leaseTests()},
+		{"doubt", doubtTests()},
 		{"content", contentTests()},
 		{"transfers", append(transferTests(), turnTests()...)},
 		{"operator", operatorTests()},
@@ -205,7 +206,7 @@ func (b *fixture) claimOne() store.Lease {
 
 func (b *fixture) begin(l store.Lease) store.Lease {
 	b.Helper()
-	l, err := b.s.BeginAttempt(b.ctx, l)
+	l, err := b.s.BeginAttempt(b.ctx, l, store.WayXMPP)
 	b.ok(err)
 	return l
 }

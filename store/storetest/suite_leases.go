@@ -56,7 +56,7 @@ func testLeaseLost(b *fixture) {
 	}
 	dsn := b.message("juliet@capulet.example")
 	b.is(b.s.Settle(b.ctx, settlement(old, delivered(), dsn)), store.ErrLeaseLost)
-	_, err := b.s.BeginAttempt(b.ctx, old)
+	_, err := b.s.BeginAttempt(b.ctx, old, store.WayXMPP)
 	b.is(err, store.ErrLeaseLost)
 	_, err = b.s.Show(b.ctx, dsn.ID)
 	b.is(err, store.ErrNotFound)

@@ -57,7 +57,7 @@ func testLife(b *fixture) {
 	b.settle(l, delivered())
 	equal(b, "state", b.state(m.ID, 0), store.Delivered)
 	r := b.show(m.ID)
-	want := store.Try{N: 0, Number: 1, Began: r.Attempts[0].Began, Ended: r.Attempts[0].Ended, Result: store.Delivered,
+	want := store.Try{N: 0, Number: 1, Way: store.WayXMPP, Began: r.Attempts[0].Began, Ended: r.Attempts[0].Ended, Result: store.Delivered,
 		Text: "2.0.0 taken", Remote: "mx.montague.example", RemoteID: "Q1", Proof: "pkix", TLS: "TLS1.3 TLS_AES_128_GCM_SHA256"}
 	if len(r.Attempts) != 1 || r.Attempts[0] != want || want.Began.IsZero() || want.Ended.Before(want.Began) {
 		b.Errorf("attempts %+v, want %+v", r.Attempts, want)

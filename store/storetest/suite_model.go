@@ -133,7 +133,7 @@ func (m *model) begin(t *rapid.T) {
 	if at < 0 {
 		return
 	}
-	l, err := m.s.BeginAttempt(m.ctx, m.leases[at])
+	l, err := m.s.BeginAttempt(m.ctx, m.leases[at], store.WayXMPP)
 	if !held {
 		m.wantLost(t, err)
 		return

@@ -222,7 +222,7 @@ func testEverything(b *fixture) {
 					return err
 				}
 				for _, l := range leases {
-					l, err := b.s.BeginAttempt(b.ctx, l)
+					l, err := b.s.BeginAttempt(b.ctx, l, store.WayXMPP)
 					if err != nil {
 						return err
 					}

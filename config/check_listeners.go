@@ -5,10 +5,15 @@ import "net/netip"
 func (c *checker) listeners(cfg *Config) {
 	for i := range cfg.Listeners {
 		l, at := &cfg.Listeners[i], item("listener", i)
-		c.oneOf(at+".kind", l.Kind, ListenRelay, ListenSubmission, ListenLMTP)
+		c.oneOf(at+".kind", l.Kind, ListenRelay, ListenSubmission, ListenLMTP, ListenLookup)
+		c.networks(at+".trusted", l.Trusted, trustOf(l))
+		c.besideKeys(at, l)
+		if l.Beside() {
+			c.beside(at, l)
+			continue
+		}
 		c.oneOf(at+".tls", l.TLS, ListenPlain, ListenStartTLS, ListenImplicit)
 		c.socket(at+".address", l.Address)
-		c.networks(at+".trusted", l.Trusted, "lets everybody relay to any domain")
 		c.networks(at+".proxies", l.Proxies, "lets everybody come from any address")
 		c.networks(at+".xclient", l.XClient, "lets everybody come from any address")
 		c.networks(at+".xforward", l.XForward, "lets everybody tell of any address")

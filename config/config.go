@@ -52,10 +52,11 @@ const (
 	VerifyNone      = "none"      // take every local part
 )
 
-// Listener is a socket that takes mail by SMTP or LMTP.
+// Listener is a socket that takes mail by SMTP or LMTP, or at which an MTA
+// beside us asks.
 type Listener struct {
-	Kind     string    `toml:"kind"`      // ListenRelay, ListenSubmission, ListenLMTP
-	Address  string    `toml:"address"`   // host:port
+	Kind     string    `toml:"kind"`      // ListenRelay, ListenSubmission, ListenLMTP, ListenLookup
+	Address  string    `toml:"address"`   // host:port; for those beside us also ListenUnix and a path
 	TLS      string    `toml:"tls"`       // ListenPlain, ListenStartTLS, ListenImplicit
 	Trusted  []Network `toml:"trusted"`   // clients that may relay to any domain
 	Auth     string    `toml:"auth"`      // with ListenSubmission: AuthStore, or AuthDovecot and a path; set once loaded
@@ -63,6 +64,9 @@ type Listener struct {
 	Proxies  []Network `toml:"proxies"`   // whose connections begin with a PROXY header
 	XClient  []Network `toml:"xclient"`   // who may use XCLIENT
 	XForward []Network `toml:"xforward"`  // who may use XFORWARD
+
+	Answer    string `toml:"answer"`     // with ListenLookup: for a peer's domain
+	OwnAnswer string `toml:"own_answer"` // with ListenLookup: for a domain of ours; "" for not found
 }
 
 // Values of Listener.Kind, Listener.TLS and Listener.Auth.
@@ -70,6 +74,9 @@ const (
 	ListenRelay      = "relay"
 	ListenSubmission = "submission"
 	ListenLMTP       = "lmtp"
+	ListenLookup     = "lookup" // which domains are peers now
+
+	ListenUnix = "unix:" // and the path of a socket, in Listener.Address
 
 	ListenPlain    = "none"
 	ListenStartTLS = "starttls"
@@ -78,6 +85,17 @@ const (
 	AuthStore   = "store"
 	AuthDovecot = "dovecot:" // and the path of Dovecot's socket for authentication clients
 )
+
+// Beside reports whether an MTA beside us uses the listener, and no client of
+// its own.
+func (l Listener) Beside() bool {
+	return l.Kind == ListenLookup
+}
+
+// UnixSocket returns the path of a listener in the file system.
+func (l Listener) UnixSocket() (path string, ok bool) {
+	return strings.CutPrefix(l.Address, ListenUnix)
+}
 
 // DovecotSocket returns the socket of a listener whose users Dovecot knows.
 func (l Listener) DovecotSocket() (path string, ok bool) {

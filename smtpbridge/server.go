@@ -133,23 +133,29 @@ func (s *Server) Serve(ln net.Listener) error {
 		return nil
 	}
 	defer s.removeListener(ln)
+	return acceptFrom(ln, s.stopping, s.cfg.Log, s.admit)
+}
+
+// acceptFrom hands connections to admit, which must not wait, until stopping
+// is closed (nil) or the listener fails for good.
+func acceptFrom(ln net.Listener, stopping <-chan struct{}, log *slog.Logger, admit func(net.Conn)) error {
 	for failures := 0; ; {
 		conn, err := ln.Accept()
 		if err == nil {
 			failures = 0
-			s.admit(conn)
+			admit(conn)
 			continue
 		}
-		if s.isStopping() {
+		if isClosed(stopping) {
 			return nil
 		}
 		if failures++; errors.Is(err, net.ErrClosed) || failures > maxAcceptFailures {
-			return fmt.Errorf("smtp listener %s: %w", ln.Addr(), err)
+			return fmt.Errorf("listener %s: %w", ln.Addr(), err)
 		}
 		// Most likely out of file descriptors: other sessions will free some.
-		s.cfg.Log.Warn("accepting a connection failed", "listener", ln.Addr().String(), "err", err)
+		log.Warn("accepting a connection failed", "listener", ln.Addr().String(), "err", err)
 		select {
-		case <-s.stopping:
+		case <-stopping:
 			return nil
 		case <-time.After(min(time.Second, time.Duration(failures)*10*time.Millisecond)):
 		}
@@ -199,9 +205,11 @@ func (s *Server) stop() {
 	}
 }
 
-func (s *Server) isStopping() bool {
+func (s *Server) isStopping() bool { return isClosed(s.stopping) }
+
+func isClosed(ch <-chan struct{}) bool {
 	select {
-	case <-s.stopping:
+	case <-ch:
 		return true
 	default:
 		return false

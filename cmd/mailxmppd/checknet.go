@@ -12,7 +12,9 @@ import (
 // listeners tells which addresses could be listened on now.
 func (n *inspection) listeners(ctx context.Context) {
 	for _, l := range n.cfg.Listeners {
-		n.bindable(ctx, l.Kind, l.Address)
+		if _, local := l.UnixSocket(); !local { // whether its directory is there, serve finds out
+			n.bindable(ctx, l.Kind, l.Address)
+		}
 	}
 	for _, address := range n.cfg.XMPP.Listen {
 		n.bindable(ctx, "xmpp", address)

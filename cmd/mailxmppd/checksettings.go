@@ -12,6 +12,7 @@ import (
 // settings warns of what is allowed but weak.
 func (n *inspection) settings(file string) {
 	n.weakListeners()
+	n.beside()
 	n.weakDomains()
 	n.weakRoutes()
 	if n.cfg.Admin.Socket == "" {
@@ -32,6 +33,9 @@ func (n *inspection) weakListeners() {
 		n.add(levelWarning, "settings", "no [[listener]]: mail from here to others has no way in")
 	}
 	for _, l := range n.cfg.Listeners {
+		if l.Beside() {
+			continue
+		}
 		if len(l.Trusted) == 0 && l.Kind != config.ListenSubmission {
 			n.add(levelWarning, "settings", "listener %s: trusted is empty, so only mail to our own domains is taken", l.Address)
 		}

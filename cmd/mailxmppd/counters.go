@@ -21,8 +21,12 @@ func (p *parts) counters(cfg *config.Config) map[string]any {
 		out["component "+c.Domain()] = c.Snapshot()
 	}
 	for i, s := range p.smtp {
-		if server, ok := s.server.(*smtpbridge.Server); ok {
-			out[cfg.Listeners[i].Kind+" "+cfg.Listeners[i].Address] = server.Counts()
+		name := cfg.Listeners[i].Kind + " " + cfg.Listeners[i].Address
+		switch server := s.server.(type) {
+		case *smtpbridge.Server:
+			out[name] = server.Counts()
+		case *smtpbridge.Lookup:
+			out[name] = server.Counts()
 		}
 	}
 	return out

@@ -55,7 +55,7 @@ type parts struct {
 	client       *smtpbridge.Client
 	xmpp         *xmppSide
 	gateway      *gateway.Gateway
-	smtp         []service        // one for each SMTP and LMTP listener
+	smtp         []service        // one for each listener of the configuration
 	streams      []streamListener // for peers
 	admin        *service
 }
@@ -84,7 +84,7 @@ func (p *parts) listen(cfg *config.Config) (err error) {
 		}
 	}()
 	for i, l := range cfg.Listeners {
-		if p.smtp[i].listener, err = net.Listen("tcp", l.Address); err != nil {
+		if p.smtp[i].listener, err = listenAt(l); err != nil {
 			return fmt.Errorf("%s listener: %w", l.Kind, err)
 		}
 	}

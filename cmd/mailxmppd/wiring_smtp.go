@@ -42,7 +42,7 @@ func smtpUsers(cfg *config.Config, st store.Store) users {
 	return u
 }
 
-// buildServers makes a server for each SMTP and LMTP listener.
+// buildServers makes a server for each listener.
 func (p *parts) buildServers(ctx context.Context, cfg *config.Config, st store.Store, certs *certificates, log *slog.Logger) error {
 	knows, err := newAuthenticators(ctx, cfg, st)
 	if err != nil {
@@ -57,6 +57,14 @@ func (p *parts) buildServers(ctx context.Context, cfg *config.Config, st store.S
 	hourly := smtpbridge.NewUserRate(cfg.Limits.MessagesPerHour)
 	guard := smtpbridge.NewAuthGuard(smtpbridge.AuthLimits{PerAddress: cfg.Limits.AuthFailuresByAddress, PerUser: cfg.Limits.AuthFailuresByUser})
 	for _, l := range cfg.Listeners {
+		if l.Beside() {
+			s, err := p.besideServer(cfg, l, log)
+			if err != nil {
+				return err
+			}
+			p.smtp = append(p.smtp, s)
+			continue
+		}
 		trusted := prefixes(l.Trusted)
 		sc := smtpbridge.ServerConfig{
 			Kind: smtpbridge.Kind(l.Kind), Hostname: cfg.SMTP.Hostname, ImplicitTLS: l.TLS == config.ListenImplicit,

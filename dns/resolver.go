@@ -215,6 +215,31 @@ func (r *Resolver) Addrs(ctx context.Context, host string) Answer[netip.Addr] {
 	return out
 }
 
+// Family looks up the addresses of a host in one family, as SPF wants them
+// (RFC 7208 section 5): that of the client, whatever the other one says.
+func (r *Resolver) Family(ctx context.Context, host string, v6 bool) Answer[netip.Addr] {
+	if v6 {
+		return r.family(ctx, host, mdns.TypeAAAA)
+	}
+	return r.family(ctx, host, mdns.TypeA)
+}
+
+// PTR looks up the names that the owner of an address gives it (RFC 1035
+// section 3.5). They prove nothing unless they lead back to the address.
+func (r *Resolver) PTR(ctx context.Context, addr netip.Addr) Answer[string] {
+	name, err := mdns.ReverseAddr(addr.Unmap().WithZone("").String())
+	if err != nil {
+		return Answer[string]{Status: NoDomain, Err: fmt.Errorf("dns: no address to look up: %w", err)}
+	}
+	return lookup(ctx, r, name, mdns.TypePTR, func(rr mdns.RR) (string, bool) {
+		p, ok := rr.(*mdns.PTR)
+		if !ok {
+			return "", false
+		}
+		return hostName(p.Ptr)
+	})
+}
+
 func (r *Resolver) family(ctx context.Context, host string, qtype uint16) Answer[netip.Addr] {
 	return lookup(ctx, r, host, qtype, func(rr mdns.RR) (ip netip.Addr, ok bool) {
 		switch rr := rr.(type) {

@@ -32,6 +32,8 @@ func TestLookups(t *testing.T) {
 		`alias.example. 60 IN CNAME Alias2.example.`,
 		`alias2.example. 60 IN CNAME capulet.example.`,
 		`dead.example. 60 IN CNAME text.example.`,
+		`1.2.0.192.in-addr.arpa. 60 IN PTR MX1.capulet.example.`,
+		`1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa. 60 IN PTR mx1.capulet.example.`,
 	))
 	r, ctx := newResolver(t, s.addr), background(t)
 
@@ -50,6 +52,8 @@ func TestLookups(t *testing.T) {
 	srv := func(name string) outcome { a := r.SRV(ctx, name); return outcome{a.Records, a.Status} }
 	txt := func(name string) outcome { a := r.TXT(ctx, name); return outcome{a.Records, a.Status} }
 	host := func(name string) outcome { a := r.Addrs(ctx, name); return outcome{a.Records, a.Status} }
+	family := func(name string, v6 bool) outcome { a := r.Family(ctx, name, v6); return outcome{a.Records, a.Status} }
+	ptr := func(ip string) outcome { a := r.PTR(ctx, netip.MustParseAddr(ip)); return outcome{a.Records, a.Status} }
 	both := []MX{{10, "mx1.capulet.example"}, {20, "mx2.capulet.example"}}
 
 	for _, c := range []struct {
@@ -73,6 +77,12 @@ func TestLookups(t *testing.T) {
 		{"SRV", srv("_xmpps-mail._tcp.capulet.example"), outcome{[]SRV{{1, 2, 5270, "x.capulet.example"}}, Found}},
 		{"SRV that says no", srv("_xmpps-mail._tcp.no.example"), outcome{[]SRV{{0, 0, 0, "."}}, Found}},
 		{"TXT strings are joined and unescaped", txt("text.example"), outcome{[]string{"v=spf1 -all \" \x01"}, Found}},
+		{"names of an IPv4 address", ptr("192.0.2.1"), outcome{[]string{"mx1.capulet.example"}, Found}},
+		{"names of an IPv4 address in IPv6", ptr("::ffff:192.0.2.1"), outcome{[]string{"mx1.capulet.example"}, Found}},
+		{"names of an IPv6 address", ptr("2001:db8::1"), outcome{[]string{"mx1.capulet.example"}, Found}},
+		{"no names of an address", ptr("192.0.2.9"), outcome{[]string(nil), NoDomain}},
+		{"one family", family("mx1.capulet.example", true), outcome{addrs("2001:db8::1"), Found}},
+		{"a family that is not there", family("v4.example", true), outcome{[]netip.Addr(nil), NoData}},
 		{"both families", host("mx1.capulet.example"), outcome{addrs("2001:db8::1", "192.0.2.1", "192.0.2.2"), Found}},
 		{"one family", host("v4.example"), outcome{addrs("192.0.2.4"), Found}},
 		{"no address", host("text.example"), outcome{[]netip.Addr(nil), NoData}},

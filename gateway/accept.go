@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/netip"
 	"strings"
-	"time"
 
 	"mailxmppd/mail"
 	"mailxmppd/mail/faults"
@@ -148,15 +147,15 @@ func (g *Gateway) spool(ctx context.Context, m incoming, first []store.First) []
 			domains[r.Address.Domain] = true
 		}
 	}
-	own := g.sched.reserve(domains)
-	own.Ways = g.likelyWays(m, own.Domains)
-	leases, err := g.Store.PutMessage(ctx, g.newMessage(m, first, own))
+	res := g.sched.reserve(senderOf(m.Message), domains)
+	res.own.Ways = g.likelyWays(m, res.own.Domains)
+	leases, err := g.Store.PutMessage(ctx, g.newMessage(m, first, res.own))
 	if err != nil {
-		g.sched.giveBack(own.Domains)
+		g.sched.giveBack(res)
 		return refusal(g.storeFailure(err))
 	}
 	g.logAccepted(m.Message)
-	g.sched.start(leases, own.Domains, m.Content)
+	g.sched.start(leases, res, m.Content)
 	faults.Point("accept.spooled")
 	return []mail.Verdict{{Text: "queued as " + string(m.ID)}}
 }
@@ -174,18 +173,9 @@ func (g *Gateway) newMessage(m incoming, first []store.First, own store.Own) sto
 		Message:  *m.Message,
 		Transfer: m.transfer,
 		Lifetime: g.lifetime(m.Envelope),
-		First:    first,
+		First:    g.sched.firstTurns(m.Message, first),
 		Lease:    own,
 	}
-}
-
-// lifetime is how long a message is tried for: less than ever where its sender
-// wants it back by a certain time (RFC 2852 section 4.1.4).
-func (g *Gateway) lifetime(env mail.Envelope) time.Duration {
-	if by := env.DeliverBy; by != nil && by.Mode == 'R' {
-		return max(min(g.Lifetime, time.Until(by.Deadline)), time.Second)
-	}
-	return g.Lifetime
 }
 
 func refusal(f *mail.Failure) []mail.Verdict { return []mail.Verdict{{Failure: f}} }

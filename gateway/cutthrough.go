@@ -27,7 +27,7 @@ func (g *Gateway) tryCutThrough(ctx context.Context, m incoming, perRecipient bo
 	g.logCutThrough(m, domain, outcomes, time.Since(start))
 	verdicts = g.answerCutThrough(ctx, m, outcomes, perRecipient)
 	up := g.sched.leaveCut(domain, ups)
-	if reachOf(outcomes) == unreachable {
+	if r, _ := reachOf(outcomes); r == unreachable {
 		// Once the rest is in the spool: what the stream's return released
 		// before that has passed it over.
 		g.Peers.Expect(local, domain)

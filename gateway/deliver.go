@@ -12,47 +12,69 @@ import (
 	"mailxmppd/store"
 )
 
-// attempt tries the deliveries of one lease and settles them. content nil
-// reads it from the store; begun says that the attempt is recorded already.
-func (g *Gateway) attempt(ctx context.Context, l store.Lease, content mail.Content, begun bool) reach {
+// attempt tries the deliveries of one lease and settles them, or puts them off.
+// content nil reads it from the store; begun says that the attempt is recorded
+// already.
+func (g *Gateway) attempt(ctx context.Context, h *held, content mail.Content, begun bool) trial {
+	l := h.lease
 	if content == nil {
 		content = storedContent{ctx, g.Store, l.ID, l.Facts.Size}
 	}
 	if late := expired(l); len(late.Deliveries) > 0 {
 		g.settle(late, content, trial{outcomes: g.expiredOutcomes(late)}, patience)
 		if l.Deliveries = remaining(l); len(l.Deliveries) == 0 {
-			return unknown
+			return trial{}
 		}
+	}
+	if h.off != nil {
+		t := putOffTrial(l, h.off)
+		g.settle(l, content, t, patience)
+		return t
 	}
 	if !begun {
 		var err error
 		switch l, err = g.Store.BeginAttempt(ctx, l, g.likelyWay(l.Envelope.Sender, l.Origin, l.Domain)); {
 		case errors.Is(err, store.ErrLeaseLost):
 			g.Log.Warn("lease lost", "id", l.ID, "domain", l.Domain)
-			return unknown
+			return trial{}
 		case err != nil:
 			g.Log.Error("attempt not begun", "id", l.ID, "domain", l.Domain, "err", err)
-			return unknown
+			return trial{}
 		}
 	}
 	faults.Point("deliver.begun")
-	t := g.try(ctx, l, content)
+	t := g.try(ctx, h, l, content)
 	faults.Point("deliver.tried")
 	g.settle(l, content, t, patience)
-	return t.reach
+	return t
 }
 
 // trial is what an attempt came to.
 type trial struct {
 	way      way
 	outcomes []mail.Outcome // one for each delivery of the lease
+	site     string         // the destination that was asked; "" for none
 	reach    reach
+	why      *mail.Failure // that reach goes by
 	took     time.Duration
-	cut      bool // the program's end cut it short
+	cut      bool    // the program's end cut it short
+	off      *putOff // nobody was asked
+}
+
+// putOffTrial is what comes of a lease that is not tried. Its deliveries keep the
+// words of their own last attempts, where they have any.
+func putOffTrial(l store.Lease, off *putOff) trial {
+	t := trial{off: off, outcomes: mail.AllFailed(len(l.Deliveries), off.why)}
+	for i, d := range l.Deliveries {
+		if d.LastText != "" {
+			t.outcomes[i].Failure = mail.Fail(off.why.Kind, d.LastText, nil)
+		}
+	}
+	return t
 }
 
 // try picks the transport and carries one attempt through it.
-func (g *Gateway) try(ctx context.Context, l store.Lease, content mail.Content) trial {
+func (g *Gateway) try(ctx context.Context, h *held, l store.Lease, content mail.Content) trial {
 	local, as, ours := g.speaker(l.Envelope.Sender, l.Origin)
 	rt, failure := g.route(ctx, local, l.Domain)
 	env := partOf(l)
@@ -65,6 +87,9 @@ func (g *Gateway) try(ctx context.Context, l store.Lease, content mail.Content) 
 	}
 	if failure != nil {
 		return trial{way: rt.way, outcomes: mail.AllFailed(len(l.Deliveries), failure), cut: stopped(ctx)}
+	}
+	if off := g.sched.arrive(h, destinationOf(rt.transport, l.Domain)); off != nil {
+		return putOffTrial(l, off)
 	}
 	if l.Way != store.Way(rt.way) {
 		// Recorded before the mail can have been taken, so that a crash leaves
@@ -86,7 +111,9 @@ func (g *Gateway) try(ctx context.Context, l store.Lease, content mail.Content) 
 		Local:    local,
 		InDoubt:  slices.ContainsFunc(l.Deliveries, func(d store.Delivery) bool { return d.InDoubt }),
 	})
-	t := trial{rt.way, outcomes, reachOf(outcomes), time.Since(start), stopped(ctx)}
+	t := trial{way: rt.way, outcomes: outcomes, took: time.Since(start), cut: stopped(ctx)}
+	t.site = destinationOf(rt.transport, l.Domain) // known better now
+	t.reach, t.why = reachOf(outcomes)
 	if t.way == toPeer && t.reach == unreachable && !t.cut {
 		g.Peers.Expect(local, l.Domain)
 	}
@@ -103,24 +130,6 @@ func partOf(l store.Lease) mail.Envelope {
 		env.Recipients[i] = l.Envelope.Recipients[d.N]
 	}
 	return env
-}
-
-// reachOf tells whether the destination answered for any recipient. What failed
-// without anybody's word, such as content that the store does not give, says
-// nothing of it.
-func reachOf(outcomes []mail.Outcome) reach {
-	r := unknown
-	for _, o := range outcomes {
-		switch f := o.Failure; {
-		case f == nil:
-			return delivered
-		case f.Kind == mail.Unreachable || f.Kind == mail.Doubtful:
-			r = max(r, unreachable)
-		case f.Remote != "":
-			r = max(r, answered)
-		}
-	}
-	return r
 }
 
 // expired is the part of a lease whose lifetime is over.

@@ -97,7 +97,7 @@ func TestDestinationBack(t *testing.T) {
 	w.send(w.message(sample, "romeo@home.example", "b@far.example"), false)
 	w.QueueChanged() // instead of waiting until it is no longer taken for dead
 	w.sched.mu.Lock()
-	w.sched.dest("far.example").fails = 1
+	w.sched.dest("far.example").outages = 1
 	w.sched.mu.Unlock()
 	w.waitState("b@far.example", store.Delivered)
 	w.waitState("a@far.example", store.Delivered)
@@ -158,14 +158,14 @@ func TestStop(t *testing.T) {
 	})
 	w.send(w.message(sample, "romeo@home.example", "x@far.example"), false)
 	<-running
-	own := w.sched.reserve(map[string]bool{"other.example": true})
+	res := w.sched.reserve("", map[string]bool{"other.example": true})
 	w.stop(50 * time.Millisecond)
 	select {
 	case <-w.done:
 		t.Error("stopped while a place is reserved")
 	default:
 	}
-	w.sched.giveBack(own.Domains)
+	w.sched.giveBack(res)
 	<-w.done
 	list, err := w.store.List(t.Context(), store.Filter{})
 	if err != nil || len(list) != 1 || list[0].State != store.Deferred || list[0].DueSecs > 0 {

@@ -163,7 +163,7 @@ func (g *Gateway) writeDSN(n notice) (*store.NewMessage, error) {
 	if m.Facts.EightBit {
 		m.Envelope.Body = mail.Body8BitMIME
 	}
-	return &store.NewMessage{Message: m, Transfer: mail.TransferID(mail.Address{}, m.Facts), Lifetime: g.Lifetime}, nil
+	return &store.NewMessage{Message: m, Transfer: mail.TransferID(mail.Address{}, m.Facts), Lifetime: g.Lifetime, First: g.sched.firstTurns(&m, nil)}, nil
 }
 
 // reporter is the domain of ours that speaks in a DSN: the recipients' if it

@@ -33,6 +33,7 @@ type next struct {
 	expected []string
 	asked    []string                  // our domains in whose name Standing was asked
 	during   func(ctx context.Context) // runs while an attempt does, without the lock
+	site     string                    // the destination of all domains; "" for one each
 }
 
 type taken struct {
@@ -77,6 +78,12 @@ func (n *next) Deliver(ctx context.Context, a mail.Attempt) []mail.Outcome {
 		n.took = append(n.took, t)
 	}
 	return out
+}
+
+func (n *next) Destination(string) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.site
 }
 
 func (n *next) Verify(_ context.Context, _ mail.Address, _ bool, rcpts []mail.Recipient) ([]*mail.Failure, error) {

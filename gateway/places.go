@@ -7,32 +7,46 @@ import (
 	"mailxmppd/store"
 )
 
+// reservation is the slots of a message about to be stored, each with a place
+// at a destination.
+type reservation struct {
+	own   store.Own
+	sites map[string]string // domain -> the destination where it has its place
+}
+
 // reserve takes slots for a message about to be stored: for its domains that
 // can be tried at once. Where older mail waits in the store, some places are
-// left to it, or new mail would pass it for as long as there is enough.
-func (s *scheduler) reserve(domains map[string]bool) store.Own {
+// left to it, or new mail would pass it for as long as there is enough; and who
+// floods a destination that others send to as well gets none there: the store
+// knows whose turn it is.
+func (s *scheduler) reserve(sender string, domains map[string]bool) reservation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	own := store.Own{For: leaseTime}
+	res := reservation{own: store.Own{For: leaseTime}, sites: map[string]string{}}
 	if s.base == nil || s.stopping {
-		return own
+		return res
 	}
+	now := time.Now()
 	for domain := range domains {
-		d := s.dest(domain)
+		name := s.siteOf(domain)
+		d := s.dest(name)
 		switch {
 		case s.slots >= open(s.g.Concurrency, s.behind):
 			s.behind = true
-		case d.runs >= open(d.limit, d.behind) || time.Now().Before(d.deadUntil):
+		case d.dead(now):
+		case s.places(d) <= 0 || d.runs >= open(d.limit(), d.behind):
 			d.behind = true
+		case d.behind && s.floods(sender, name, now):
 		default:
 			s.slots++
 			d.runs++
 			s.wg.Add(1)
-			own.Domains = append(own.Domains, domain)
+			res.own.Domains = append(res.own.Domains, domain)
+			res.sites[domain] = name
 		}
-		s.forget(domain)
+		s.forget(name)
 	}
-	return own
+	return res
 }
 
 // open is how many of n places reservations may fill.
@@ -45,19 +59,14 @@ func open(n int, behind bool) int {
 
 // start runs the leases that came of a reservation and gives back the slots
 // that got none. Content that is in memory is used from there.
-func (s *scheduler) start(leases []store.Lease, reserved []string, content mail.Content) {
-	unused := map[string]bool{}
-	for _, domain := range reserved {
-		unused[domain] = true
-	}
+func (s *scheduler) start(leases []store.Lease, res reservation, content mail.Content) {
 	kept := inMemory(content)
 	for _, l := range leases {
-		delete(unused, l.Domain)
-		s.launch(l, kept, true)
+		h := &held{lease: l, site: res.sites[l.Domain]}
+		delete(res.sites, l.Domain)
+		s.launch(h, kept, true)
 	}
-	for domain := range unused {
-		s.giveBack([]string{domain})
-	}
+	s.giveBack(res)
 }
 
 // inMemory is content that outlives its owner's Close; nil where it does not.
@@ -73,13 +82,16 @@ func inMemory(content mail.Content) mail.Content {
 	return nil
 }
 
-// giveBack frees reserved slots.
-func (s *scheduler) giveBack(domains []string) {
+// giveBack frees the slots of a reservation that nothing was started in.
+func (s *scheduler) giveBack(res reservation) {
+	if len(res.sites) == 0 {
+		return
+	}
 	s.mu.Lock()
-	for _, domain := range domains {
+	for _, name := range res.sites {
 		s.slots--
-		s.dest(domain).runs--
-		s.forget(domain)
+		s.dest(name).runs--
+		s.forget(name)
 		s.wg.Done()
 	}
 	s.mu.Unlock()

@@ -50,11 +50,11 @@ func (g *Gateway) Accept(ctx context.Context, k store.TransferKey, h store.Conte
 	m.Trace = append(g.received(m, true), m.Trace...)
 	faults.Point("receive.before-accept")
 
-	own := g.sched.reserve(map[string]bool{b.Local: true})
-	own.Ways = map[string]store.Way{b.Local: store.WayLocal}
-	ids, leases, err := g.Store.Accept(ctx, k, h, g.newMessage(incoming{m, k.ID}, nil, own))
+	res := g.sched.reserve(senderOf(m), map[string]bool{b.Local: true})
+	res.own.Ways = map[string]store.Way{b.Local: store.WayLocal}
+	ids, leases, err := g.Store.Accept(ctx, k, h, g.newMessage(incoming{m, k.ID}, nil, res.own))
 	if err != nil {
-		g.sched.giveBack(own.Domains)
+		g.sched.giveBack(res)
 		f := g.storeFailure(err)
 		g.Log.Info("refused", "id", m.ID, "dir", "in", "transport", "xmpp", "from", m.Envelope.Sender,
 			"peer", b.Remote, "status", f.Status(), "err", f)
@@ -70,6 +70,6 @@ func (g *Gateway) Accept(ctx context.Context, k store.TransferKey, h store.Conte
 		g.Log.Info("accepted before, answered from memory", "id", ids[0], "dir", "in", "transport", "xmpp",
 			"from", m.Envelope.Sender, "peer", b.Remote)
 	}
-	g.sched.start(leases, own.Domains, m.Content)
+	g.sched.start(leases, res, m.Content)
 	return ids, make([]*mail.Failure, len(ids))
 }

@@ -11,20 +11,19 @@ import (
 )
 
 const (
-	claimBatch  = 8                // leases taken from the store at once
-	pollEvery   = 30 * time.Second // the safety net behind Wake
-	deadMin     = 5 * time.Second  // how long an unreachable destination is left alone at first
-	renewEvery  = leaseTime / 4
-	initialRuns = 5 // attempts to a destination nothing is known of
+	claimBatch = 8                // leases taken from the store at once
+	pollEvery  = 30 * time.Second // the safety net behind Wake
+	renewEvery = leaseTime / 4
 )
 
 // errStopped is the cause of an attempt's end when the program stops.
 var errStopped = errors.New("the gateway stops")
 
 // scheduler decides which attempts run: at most Concurrency in all and
-// PerDomain to one domain, growing with success; a destination that cannot be
-// reached is left alone for a while. It holds memory for what runs and for
-// destinations in trouble, none for waiting deliveries.
+// PerDomain to one destination, as many as it shows that it can take; one that
+// cannot be reached is left alone for a while, and what becomes due for it is put
+// off. It holds memory for what runs, for destinations in trouble and for
+// senders of much mail, none for waiting deliveries.
 type scheduler struct {
 	g    *Gateway
 	kick chan struct{} // a slot or a destination became free
@@ -33,21 +32,25 @@ type scheduler struct {
 	mu       sync.Mutex
 	base     context.Context // of the attempts; nil before run
 	stopping bool
-	slots    int  // taken, of Concurrency
-	behind   bool // mail waits in the store for want of a slot
-	dests    map[string]*dest
-	leases   map[*held]struct{} // to be renewed
+	slots    int                   // taken, of Concurrency
+	behind   bool                  // mail waits in the store for want of a slot
+	dests    map[string]*dest      // by name
+	sites    map[string]string     // domain -> the name of its destination, where that is another
+	turns    map[turnKey]time.Time // until when what a sender has put counts
+	leases   map[*held]struct{}    // to be renewed
 }
 
 // held is a lease in work.
 type held struct {
 	lease  store.Lease
 	cancel context.CancelFunc
-	ups    int // of its destination when the attempt began
+	site   string  // the destination where it has a place; "" for none
+	off    *putOff // it is not tried
+	up     bool    // its domain's stream came up since it began
 }
 
 func newScheduler(g *Gateway) *scheduler {
-	return &scheduler{g: g, kick: make(chan struct{}, 1), dests: map[string]*dest{}, leases: map[*held]struct{}{}}
+	return &scheduler{g: g, kick: make(chan struct{}, 1), dests: map[string]*dest{}, sites: map[string]string{}, turns: map[turnKey]time.Time{}, leases: map[*held]struct{}{}}
 }
 
 // run claims and starts deliveries until ctx ends.
@@ -105,9 +108,9 @@ func (s *scheduler) isStopping() bool {
 // fill starts what is due and says how long nothing more will be.
 func (s *scheduler) fill(ctx context.Context) time.Duration {
 	for ctx.Err() == nil {
-		n, busy, wake := s.room()
+		n, busy := s.room()
 		if n <= 0 {
-			return wake
+			return pollEvery
 		}
 		leases, err := s.g.Store.Claim(ctx, n, leaseTime, busy)
 		if err != nil {
@@ -130,33 +133,33 @@ func (s *scheduler) fill(ctx context.Context) time.Duration {
 		wait, waiting, err := s.g.Store.NextDue(ctx)
 		switch {
 		case err != nil || !waiting:
-			return min(pollEvery, wake)
-		case wait <= 0: // due, but its destination is busy or dead
-			return min(max(wake, 50*time.Millisecond), time.Second)
+			return pollEvery
+		case wait <= 0: // due, but its destination is full
+			return 50 * time.Millisecond
 		}
-		return min(wait, wake, pollEvery)
+		return min(wait, pollEvery)
 	}
 	return pollEvery
 }
 
-// room takes the slots of the leases to claim now and says how many, which
-// domains to leave out, and when the first of these comes back.
-func (s *scheduler) room() (n int, busy []string, wake time.Duration) {
+// room takes the slots of the leases to claim now and says how many, and which
+// domains to leave out because their destination is full. What is claimed may
+// all be for one destination, so that no more is than the fullest can take.
+func (s *scheduler) room() (n int, busy []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	wake = pollEvery
-	now := time.Now()
-	for domain, d := range s.dests {
-		if left := d.deadUntil.Sub(now); left > 0 {
-			wake = min(wake, left)
-		} else if d.runs < d.limit {
-			continue
-		}
-		busy = append(busy, domain)
-	}
 	n = min(claimBatch, s.g.Concurrency-s.slots)
+	for name, d := range s.dests {
+		switch left := s.places(d); {
+		case d.runs == 0:
+		case left > 0:
+			n = min(n, left)
+		case len(busy) < maxBusy:
+			busy = append(busy, s.behindSite(name, maxBusy-len(busy))...)
+		}
+	}
 	s.slots += n
-	return n, busy, wake
+	return n, busy
 }
 
 // vacate frees slots that room took and no lease came for.
@@ -175,57 +178,74 @@ func (s *scheduler) caughtUp(busy []string) {
 	for _, domain := range busy {
 		kept[domain] = true
 	}
-	for domain, d := range s.dests {
-		if !kept[domain] {
+	for name, d := range s.dests {
+		if !kept[name] {
 			d.behind = false
 		}
 	}
 }
 
-// begin starts a claimed lease in a slot that room took. The limit of its domain may be passed by what
-// one claim returns.
+// begin starts a claimed lease in a slot that room took, or puts it off.
 func (s *scheduler) begin(l store.Lease) {
+	h := &held{lease: l}
 	s.mu.Lock()
-	s.dest(l.Domain).runs++
+	name := s.siteOf(l.Domain)
+	d := s.dest(name)
+	if h.off = s.offOf(d, l.Age, d.runs >= d.limit()); h.off == nil {
+		d.runs++
+		h.site = name
+	}
 	s.wg.Add(1)
 	s.mu.Unlock()
-	s.launch(l, nil, false)
+	s.launch(h, nil, false)
 }
 
 // launch runs an attempt on a goroutine of its own, its slot being taken.
-func (s *scheduler) launch(l store.Lease, content mail.Content, begun bool) {
+func (s *scheduler) launch(h *held, content mail.Content, begun bool) {
 	s.mu.Lock()
-	ctx, cancel := context.WithTimeout(s.base, attemptLimit)
-	h := &held{l, cancel, s.dest(l.Domain).ups}
+	var ctx context.Context
+	ctx, h.cancel = context.WithTimeout(s.base, attemptLimit)
 	s.leases[h] = struct{}{}
 	s.mu.Unlock()
 	go func() {
 		defer s.wg.Done()
-		defer cancel()
-		r := s.g.attempt(ctx, l, content, begun)
-		s.end(h, r)
+		defer h.cancel()
+		s.end(h, s.g.attempt(ctx, h, content, begun))
 	}()
 }
 
 // end frees the slot and learns from the attempt, which has been settled.
-func (s *scheduler) end(h *held, r reach) {
-	domain := h.lease.Domain
+func (s *scheduler) end(h *held, t trial) {
 	s.mu.Lock()
 	delete(s.leases, h)
 	s.slots--
-	d := s.dest(domain)
-	d.runs--
-	due := d.learn(r, d.ups != h.ups, s.g.Config)
-	s.forget(domain)
+	var due []string
+	if h.site != "" {
+		s.dest(h.site).runs--
+		s.forget(h.site)
+	}
+	if t.site != "" {
+		s.settleDown(h.lease.Domain, t.site)
+		d := s.dest(t.site)
+		d.took(t.took)
+		if d.learn(t.reach, t.why, h.up, s.g.Config) {
+			due = s.behindSite(t.site, maxReleased)
+		}
+		s.forget(t.site)
+	}
 	s.mu.Unlock()
-	if due {
+	for _, domain := range due {
 		s.release(domain, "destination is back, waiting mail released")
 	}
 	s.poke()
 }
 
-// release makes due what waits for a destination that answers again; msg is for
-// the log, where something did.
+// maxReleased bounds the domains whose mail is released when their destination
+// is back; what waits for others comes by itself.
+const maxReleased = 500
+
+// release makes due what waits for a domain that answers again; msg is for the
+// log, where something did.
 func (s *scheduler) release(domain, msg string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -236,6 +256,39 @@ func (s *scheduler) release(domain, msg string) {
 	case n > 0:
 		s.g.Log.Info(msg, "domain", domain, "deliveries", n)
 	}
+}
+
+// revive forgets that a domain's destination was unreachable. up says that the
+// stream to it came up: then it is a peer, and its attempts that run now are to
+// hear of it.
+func (s *scheduler) revive(domain string, up bool) {
+	s.mu.Lock()
+	if up {
+		s.settleDown(domain, domain)
+		for h := range s.leases {
+			h.up = h.up || h.lease.Domain == domain
+		}
+	}
+	name := s.siteOf(domain)
+	if d := s.dests[name]; d != nil {
+		d.revived(s.g.Config)
+		if up {
+			d.ups++
+		}
+		s.forget(name)
+	}
+	s.mu.Unlock()
+	s.poke()
+}
+
+func (s *scheduler) reviveAll() {
+	s.mu.Lock()
+	for name, d := range s.dests {
+		d.revived(s.g.Config)
+		s.forget(name)
+	}
+	s.mu.Unlock()
+	s.poke()
 }
 
 func (s *scheduler) poke() {

@@ -24,72 +24,24 @@ func TestRetryDelay(t *testing.T) {
 	}
 }
 
-// TestLearn: what attempts show of a destination.
-func TestLearn(t *testing.T) {
-	cfg := Config{RetryFirst: time.Minute, PerDomain: 8}
-	d := &dest{limit: 5}
-	for range 5 { // attempts at the same time, one outage
-		d.learn(unreachable, false, cfg)
-	}
-	if left := time.Until(d.deadUntil); d.fails != 1 || d.limit != 1 || left > deadMin {
-		t.Errorf("after one outage: %d failures, limit %d, dead for %s", d.fails, d.limit, left)
-	}
-	if d.learn(unknown, false, cfg) || d.fails != 1 {
-		t.Error("an attempt that asked nobody brought it back")
-	}
-	if d.learn(answered, false, cfg) || d.fails != 0 || d.limit != 1 {
-		t.Errorf("an answer: %d failures, limit %d", d.fails, d.limit)
-	}
-	for i, want := range []bool{true, false} { // it comes and goes
-		d.learn(unreachable, false, cfg)
-		if due := d.learn(delivered, false, cfg); due != want {
-			t.Errorf("return %d: released %v", i, due)
-		}
-	}
-	d.learn(unreachable, false, cfg)
-	d.deadUntil = time.Time{}
-	d.released = time.Now().Add(-cfg.RetryFirst)
-	if !d.learn(delivered, false, cfg) {
-		t.Error("not released although the last time is long ago")
-	}
-	for range 20 {
-		d.learn(delivered, false, cfg)
-	}
-	if d.limit != cfg.PerDomain {
-		t.Errorf("limit %d, want %d", d.limit, cfg.PerDomain)
-	}
-	if !d.learn(unreachable, true, cfg) || d.fails != 0 {
-		t.Error("a failure from before the stream's return counts")
-	}
-}
-
-// TestReach: what outcomes say of the destination.
-func TestReach(t *testing.T) {
-	own := mail.Outcome{Failure: mail.Fail(mail.Internal, "", nil)}
-	for _, c := range []struct {
-		name     string
-		outcomes []mail.Outcome
-		want     reach
-	}{
-		{"taken", []mail.Outcome{refuse(mail.Unreachable), {}}, delivered},
-		{"refused", []mail.Outcome{refuse(mail.NoSuchMailbox)}, answered},
-		{"the peer's own trouble is an answer", []mail.Outcome{refuse(mail.Internal)}, answered},
-		{"our own trouble is none", []mail.Outcome{own}, unknown},
-		{"in doubt", []mail.Outcome{refuse(mail.Doubtful), own}, unreachable},
-		{"no stream", []mail.Outcome{refuse(mail.Unreachable)}, unreachable},
-	} {
-		if got := reachOf(c.outcomes); got != c.want {
-			t.Errorf("%s: %d, want %d", c.name, got, c.want)
-		}
-	}
-}
-
 // TestReserve: within the limits, and with places left to older mail where
 // there is some.
 func TestReserve(t *testing.T) {
 	g := &Gateway{Config: Config{Concurrency: 8, PerDomain: 4}}
 	s := newScheduler(g)
-	take := func(domain string) bool { return len(s.reserve(map[string]bool{domain: true}).Domains) == 1 }
+	held := map[string][]reservation{}
+	take := func(domain string) bool {
+		res := s.reserve("home.example", map[string]bool{domain: true})
+		if len(res.own.Domains) == 0 {
+			return false
+		}
+		held[domain] = append(held[domain], res)
+		return true
+	}
+	giveBack := func(domain string) {
+		s.giveBack(held[domain][0])
+		held[domain] = held[domain][1:]
+	}
 	if take("a.example") {
 		t.Error("a place before the scheduler runs")
 	}
@@ -99,7 +51,7 @@ func TestReserve(t *testing.T) {
 			t.Errorf("place %d of 4: %v", i+1, got)
 		}
 	}
-	s.giveBack([]string{"a.example"})
+	giveBack("a.example")
 	if take("a.example") {
 		t.Error("new mail got the place that older mail waits for")
 	}
@@ -111,22 +63,23 @@ func TestReserve(t *testing.T) {
 	if !take("a.example") {
 		t.Error("no place although no mail waits")
 	}
-	for i := range 5 {
-		if got := take("b.example"); got != (i < 4) {
+	for i := range 4 {
+		if got := take("b.example"); got != (i < 3) { // twice what is free for all
 			t.Errorf("slot %d of 8: %v", i+5, got)
 		}
 	}
-	if take("c.example") || s.slots != 8 {
+	if !take("c.example") || take("d.example") || s.slots != 8 {
 		t.Errorf("%d slots of 8", s.slots)
 	}
-	s.giveBack([]string{"b.example"})
+	giveBack("b.example")
 	s.caughtUp(nil)
 	s.dest("dead.example").deadUntil = time.Now().Add(time.Minute)
 	if take("dead.example") {
 		t.Error("a place at a destination that does not answer")
 	}
 	s.stopping = true
-	s.giveBack([]string{"a.example", "a.example", "b.example"})
+	giveBack("a.example")
+	giveBack("b.example")
 	if take("c.example") {
 		t.Error("a place while stopping")
 	}
@@ -151,30 +104,32 @@ func TestClaimWithinConcurrency(t *testing.T) {
 	g := &Gateway{Config: Config{Concurrency: 3, PerDomain: 4}}
 	s := newScheduler(g)
 	s.base = t.Context()
-	if n, _, _ := s.room(); n != 3 {
+	if n, _ := s.room(); n != 3 {
 		t.Errorf("room for %d, want 3", n)
 	}
-	if own := s.reserve(map[string]bool{"a.example": true}); len(own.Domains) != 0 {
+	if res := s.reserve("", map[string]bool{"a.example": true}); len(res.own.Domains) != 0 {
 		t.Error("a claimed slot was given away")
 	}
 	s.vacate(3)
 	s.caughtUp(nil)
-	if own := s.reserve(map[string]bool{"a.example": true}); len(own.Domains) != 1 || s.slots != 1 {
-		t.Errorf("reserved %v, %d slots", own.Domains, s.slots)
+	if res := s.reserve("", map[string]bool{"a.example": true}); len(res.own.Domains) != 1 || s.slots != 1 {
+		t.Errorf("reserved %v, %d slots", res.own.Domains, s.slots)
 	}
 }
 
-// TestRoomLeavesOut: destinations that are full or dead are not claimed for.
+// TestRoomLeavesOut: domains whose destination is full are not claimed for.
 func TestRoomLeavesOut(t *testing.T) {
 	g := &Gateway{Config: Config{Concurrency: 8, PerDomain: 4}}
 	s := newScheduler(g)
 	s.dest("full.example").runs = 4
-	s.dest("dead.example").deadUntil = time.Now().Add(10 * time.Second)
+	s.dest("smarthost").runs = 4
+	s.settleDown("behind.example", "smarthost")
 	s.dest("free.example").runs = 1
-	_, busy, wake := s.room()
+	s.settleDown("free2.example", "free.example")
+	_, busy := s.room()
 	slices.Sort(busy)
-	if !slices.Equal(busy, []string{"dead.example", "full.example"}) || wake > 10*time.Second || wake < 5*time.Second {
-		t.Errorf("left out %v, back in %s", busy, wake)
+	if want := []string{"behind.example", "full.example", "smarthost"}; !slices.Equal(busy, want) {
+		t.Errorf("left out %v, want %v", busy, want)
 	}
 }
 

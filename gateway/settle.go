@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -28,8 +29,14 @@ func (g *Gateway) settle(l store.Lease, content mail.Content, t trial, retry tim
 	s := store.Settlement{Lease: l, Results: make([]store.Result, len(l.Deliveries))}
 	for i, d := range l.Deliveries {
 		s.Results[i] = g.result(l, d, t.outcomes[i])
-		if t.cut && s.Results[i].State == store.Deferred {
-			s.Results[i].Delay = 0 // through no fault of the destination: at the next start
+		if r := &s.Results[i]; r.State == store.Deferred {
+			switch {
+			case t.off != nil:
+				r.Delay = t.off.wait
+			case t.cut:
+				r.Delay = 0 // through no fault of the destination: at the next start
+			}
+			r.Delay = min(r.Delay, g.mostDelay(l, d))
 		}
 	}
 	s = g.withDSNs(s, content, t.way)
@@ -81,8 +88,8 @@ func (g *Gateway) result(l store.Lease, d store.Delivery, o mail.Outcome) store.
 	default:
 		r.State = store.Deferred
 		r.InDoubt = o.Failure.Class == mail.InDoubt
-		r.Delay = min(max(g.retryDelay(d.Attempt), o.Failure.RetryAfter), max(d.Left, time.Second))
-		r.Delayed = !d.Delayed && l.Age > g.DelayNotice && l.Envelope.Recipients[d.N].WantsDelay()
+		r.Delay = min(max(g.retryDelay(d.Attempt), o.Failure.RetryAfter), g.mostDelay(l, d))
+		r.Delayed = !d.Delayed && g.tellsDelay(l, d)
 	}
 	return r
 }
@@ -95,7 +102,13 @@ func (g *Gateway) retryDelay(attempt int) time.Duration {
 	if shift := max(attempt, 1) - 1; shift < 30 && g.RetryFirst < g.RetryMax>>shift {
 		d = g.RetryFirst << shift
 	}
-	return d - d/10 + rand.N(d/5+1)
+	return jittered(d)
+}
+
+// spread is until when a delivery of that age is tried again that was not tried
+// now: as Postfix does it, no later than after a time as long as it has waited.
+func (g *Gateway) spread(age time.Duration) time.Duration {
+	return rand.N(max(g.RetryFirst, min(age, g.RetryMax)))
 }
 
 func (g *Gateway) logSettled(s store.Settlement, t trial) {
@@ -121,7 +134,11 @@ func (g *Gateway) logOutcome(l store.Lease, d store.Delivery, state string, t tr
 		g.Log.Info("delivered", append(attrs, "remote_id", o.RemoteID)...)
 		return
 	}
-	g.Log.Info(stateWord(state, o.Failure), append(attrs, "status", o.Failure.Status(), "cond", o.Failure.Condition, "err", o.Failure)...)
+	level := slog.LevelInfo
+	if t.off != nil && !t.off.dead {
+		level = slog.LevelDebug // no more than a wait for its turn
+	}
+	g.Log.Log(context.Background(), level, stateWord(state, o.Failure), append(attrs, "status", o.Failure.Status(), "cond", o.Failure.Condition, "err", o.Failure)...)
 }
 
 // stateWord is the message of a failed delivery's line. In cut-through a

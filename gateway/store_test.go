@@ -176,11 +176,11 @@ func TestSettleRetried(t *testing.T) {
 func TestAttemptNotBegun(t *testing.T) {
 	w := newWorld(t, nil)
 	w.faulty.order(func(f *faulty) { f.begin = errors.New("no connection") })
-	w.sched.mu.Lock()
-	w.sched.dest("far.example").deadUntil = time.Now().Add(time.Hour)
-	w.sched.mu.Unlock()
-	w.send(w.message(sample, "romeo@home.example", "x@far.example"), false) // stored without a lease
-	w.QueueChanged()
+	m := w.message(sample, "romeo@home.example", "x@far.example")
+	m.ID = mail.NewID()
+	if _, err := w.store.PutMessage(t.Context(), store.NewMessage{Message: *m, Lifetime: time.Hour}); err != nil { // without a lease
+		t.Fatal(err)
+	}
 	until(t, "a claim", func() bool { return w.states()["x@far.example"] == store.Leased })
 	until(t, "its end", func() bool { w.sched.mu.Lock(); defer w.sched.mu.Unlock(); return w.sched.slots == 0 })
 	if n := w.legacy.tried(); n != 0 {

@@ -20,6 +20,7 @@ type Client struct {
 	ownAddrs map[netip.Addr]bool
 	pool     *connPool
 	failed   *failedPlaces
+	sets     *exchangerSets
 	sts      *stsCache // nil: MTA-STS is not honoured
 	log      *slog.Logger
 }
@@ -33,6 +34,7 @@ func NewClient(cfg ClientConfig) *Client {
 		ownAddrs: map[netip.Addr]bool{},
 		pool:     newConnPool(cfg.MaxPerHop, cfg.MaxIdle, cfg.IdleFor),
 		failed:   newFailedPlaces(cfg.FailedFor),
+		sets:     &exchangerSets{of: map[string]string{}},
 		log:      cfg.Log,
 	}
 	for _, name := range append([]string{cfg.Hostname}, cfg.OwnNames...) {

@@ -59,6 +59,7 @@ func (c *Client) route(ctx context.Context, e errand) iter.Seq2[place, *mail.Fai
 // exchangerPlaces finds the places by MX (RFC 5321 section 5.1).
 func (c *Client) exchangerPlaces(ctx context.Context, e errand, yield func(place, *mail.Failure) bool) {
 	hosts, f := c.exchangers(ctx, e.domain)
+	c.sets.note(e.domain, hosts)
 	var policy domainPolicy
 	if f == nil {
 		policy, f = c.policyOfDomain(ctx, e)

@@ -21,6 +21,9 @@ func (h hop) Deliver(ctx context.Context, a mail.Attempt) []mail.Outcome {
 	return h.client.Deliver(ctx, h.hop, a)
 }
 
+// Destination tells the gateway which domains share a next hop.
+func (h hop) Destination(domain string) string { return h.client.Destination(h.hop, domain) }
+
 func (h hop) Verify(ctx context.Context, sender mail.Address, utf8 bool, rcpts []mail.Recipient) ([]*mail.Failure, error) {
 	return h.client.Verify(ctx, h.hop, sender, utf8, rcpts)
 }

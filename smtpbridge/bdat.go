@@ -55,6 +55,7 @@ func (s *session) bdat(ctx context.Context, cmd command) bool {
 		return s.discardChunk(c, tooLarge())
 	}
 	if time.Now().After(in.deadline) {
+		s.srv.counts.timedOut.Add(1)
 		return s.violation(serverReply{421, "4.4.2", "waited too long for the message"})
 	}
 	if c.size >= freeChunk {
@@ -68,6 +69,7 @@ func (s *session) bdat(ctx context.Context, cmd command) bool {
 	}
 	if refused := in.guard.refused; refused != nil {
 		s.reset()
+		s.srv.counts.contentsRefused.Add(1)
 		return s.refuse(refused.reply)
 	}
 	return s.reply(serverReply{250, "2.0.0", strconv.FormatInt(c.size, 10) + " octets taken"})

@@ -91,6 +91,9 @@ func (g *contentGuard) checkLength() {
 }
 
 func (g *contentGuard) refuseLineEnd() {
+	if g.refused != nil { // a flood of them makes no more text
+		return
+	}
 	where := "message"
 	if g.binary {
 		where = "header"

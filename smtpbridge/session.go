@@ -233,6 +233,7 @@ func (s *session) reply(r serverReply) bool {
 
 // refuse is reply for a refused command, of which a client has so many.
 func (s *session) refuse(r serverReply) bool {
+	s.srv.counts.commandsRefused.Add(1)
 	s.srv.cfg.Log.Debug("smtp command refused", "remote", s.remote(), "status", r.status, "text", r.text)
 	if s.errors++; s.errors > s.srv.cfg.Limits.Errors {
 		return s.violation(serverReply{421, "4.7.0", "too many errors"})
@@ -264,6 +265,7 @@ func (s *session) badInput(err error) bool {
 	case errors.Is(err, errLineTooLong):
 		return s.violation(serverReply{500, "5.5.2", "command line is too long"})
 	case errors.Is(err, os.ErrDeadlineExceeded):
+		s.srv.counts.timedOut.Add(1)
 		return s.end(serverReply{421, "4.4.2", "waited too long for a command"})
 	case !errors.Is(err, io.EOF):
 		s.srv.cfg.Log.Debug("smtp connection lost", "remote", s.remote(), "err", err)

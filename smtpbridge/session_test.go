@@ -38,6 +38,9 @@ func TestDialogues(t *testing.T) {
 		{"simple verbs", nil, []string{"> NOOP", "< 250 2.0.0", "> NOOP what", "< 250", "> RSET", "< 250", "> HELP", "< 214 2.0.0", "> VRFY someone", "< 252 2.0.0", "> HELO h", "< 250 mx.ours.example"}, 0},
 		{"not implemented", nil, []string{"> EXPN list", "< 502 5.5.1", "> AUTH PLAIN AAAA", "< 502", "> TURN", "< 502", "> FROB", "< 500 5.5.1"}, 0},
 		{"out of order", nil, []string{"> MAIL FROM:<a@b.example>", "< 503 5.5.1", "> RCPT TO:<r@ours.example>", "< 503 5.5.1", "> DATA", "< 503 5.5.1", "> STARTTLS", "< 502"}, 0},
+		{"hostile: nested MAIL keeps its own sender and recipients", append(begin, "> RCPT TO:<victim@ours.example>", "< 250"), []string{"> MAIL FROM:<evil@d.example>", "< 503 5.5.1", "> RSET", "< 250", "> MAIL FROM:<c@d.example>", "< 250", "> DATA", "< 554 5.5.1"}, 0},
+		{"hostile: every command out of order", hello, []string{"> RCPT TO:<r@ours.example>", "< 503", "> DATA", "< 503", "> MAIL FROM:<a@b.example>", "< 250", "> DATA", "< 554", "> RCPT TO:<r@ours.example>", "< 250", "> MAIL FROM:<>", "< 503", "> STARTTLS", "< 502", "> AUTH PLAIN AAAA", "< 502", "> HELO h", "< 250", "> DATA", "< 503"}, 0},
+		{"hostile: half a command, then nothing", begin, []string{`>"RCPT TO:<r@ours.exam"`}, 0},
 		{"nested MAIL", begin, []string{"> MAIL FROM:<c@d.example>", "< 503 5.5.1", "> RCPT TO:<r@ours.example>", "< 250", "> DATA", "< 354", "> .", "< 250"}, 1},
 		{"DATA without recipients", begin, []string{"> RCPT TO:<unknown@ours.example>", "< 550 5.1.1", "> DATA", "< 554 5.5.1", "> RSET", "< 250"}, 0},
 		{"DATA with an argument", begin, []string{"> RCPT TO:<r@ours.example>", "< 250", "> DATA now", "< 501"}, 0},
@@ -65,6 +68,15 @@ func TestDialogues(t *testing.T) {
 		{"hostile: source route", begin, []string{"> RCPT TO:<@relay.example:r@ours.example>", "< 553 5.1.3 source routes"}, 0},
 		{"hostile: percent hack is one local part", begin, []string{"> RCPT TO:<victim%else.example@ours.example>", "< 250"}, 0},
 		{"hostile: two at signs", begin, []string{"> RCPT TO:<victim@else.example@ours.example>", "< 553"}, 0},
+		{"hostile: UUCP and percent routes are local parts", begin, []string{"> RCPT TO:<other.example!victim@ours.example>", "< 250", "> RCPT TO:<victim%other.example%a.example@ours.example>", "< 250"}, 0},
+		{"hostile: quoted at sign", begin, []string{`> RCPT TO:<"victim@other.example"@ours.example>`, "< 250", `> RCPT TO:<"victim"@other.example@ours.example>`, "< 553", `> RCPT TO:<victim@"ours.example">`, "< 553"}, 0},
+		{"hostile: space, comma, semicolon and angle bracket", begin, []string{"> RCPT TO:<r @ours.example>", "< 553", "> RCPT TO:<r,s@ours.example>", "< 553", "> RCPT TO:<r@ours.example,s@ours.example>", "< 553", "> RCPT TO:<r@ours.example;s@ours.example>", "< 553", "> RCPT TO:<<r@ours.example>>", "< 553", "> RCPT TO:<r@ours.example>>", "< 501"}, 0},
+		{"hostile: literals that are not addresses", begin, []string{"> RCPT TO:<r@[127.1]>", "< 553", "> RCPT TO:<r@[0177.0.0.1]>", "< 553", "> RCPT TO:<r@[IPv6:fe80::1%25eth0]>", "< 553", "> RCPT TO:<r@[192.0.2.1]ours.example>", "< 553", "> RCPT TO:<r@[192.0.2.1>", "< 553"}, 0},
+		{"hostile: DEL in an address", begin, []string{`>"RCPT TO:<r\x7f@ours.example>\r\n"`, "< 500 5.5.2"}, 0},
+		{"hostile: line separator in an address", hello, []string{`>"MAIL FROM:<a\u2028b@b.example> SMTPUTF8\r\n"`, "< 553"}, 0},
+		{"hostile: over-long UTF-8 of a line end", hello, []string{`>"MAIL FROM:<a\xc0\x8ab@b.example> SMTPUTF8\r\n"`, "< 500 5.5.2"}, 0},
+		{"hostile: LF within quotes", begin, []string{`>"RCPT TO:<\"r\nRCPT TO:<s\"@ours.example>\r\n"`, "< 500 5.5.2 bare CR", "< EOF"}, 0},
+		{"hostile: line end in ORCPT and ENVID", hello, []string{"> MAIL FROM:<a@b.example> ENVID=a+0D+0AX", "< 501", "> MAIL FROM:<a@b.example> ENVID=a+00", "< 501", "> MAIL FROM:<a@b.example>", "< 250", "> RCPT TO:<r@ours.example> ORCPT=rfc822;x+0ARSET", "< 501", "> RCPT TO:<r@ours.example> ORCPT=rfc822;x+7F", "< 501", "> RCPT TO:<r@ours.example> ORCPT=rfc822;" + strings.Repeat("x", 600), "< 501"}, 0},
 		{"hostile: no brackets", begin, []string{"> RCPT TO:r@ours.example", "< 501", "> RCPT TO:<r@ours.example", "< 553", "> RCPT TO:<>", "< 553"}, 0},
 		{"hostile: over-long parts", begin, []string{"> RCPT TO:<" + long + "@ours.example>", "< 553", "> RCPT TO:<r@" + strings.Repeat("x.", 130) + "example>", "< 553", "> RCPT TO:<r@" + long + ".example>", "< 553"}, 0},
 		{"hostile: odd domains", begin, []string{"> RCPT TO:<r@[192.0.2.1]>", "< 250", "> RCPT TO:<r@[not an address]>", "< 553", "> RCPT TO:<r@-ours.example>", "< 553", "> RCPT TO:<r@ours..example>", "< 553"}, 0},
@@ -103,8 +115,22 @@ func TestDialogues(t *testing.T) {
 			if got := len(rec.got()); got != test.arrivals {
 				t.Errorf("%d messages arrived, want %d", got, test.arrivals)
 			}
+			if strings.HasPrefix(test.name, "hostile: ") && refuses(test.script) && srv.counted() == 0 {
+				t.Errorf("not counted: %+v", srv.Counts())
+			}
 		})
 	}
+}
+
+// refuses says whether a script expects a refusal.
+func refuses(script []string) bool {
+	return slices.ContainsFunc(script, func(s string) bool { return strings.HasPrefix(s, "< 4") || strings.HasPrefix(s, "< 5") })
+}
+
+// counted is how often the server has counted something that it did not like.
+func (s *Server) counted() uint64 {
+	c := s.Counts()
+	return c.TurnedAway + c.RateLimited + c.BrokenOff + c.TimedOut + c.HandshakesFailed + c.CommandsRefused + c.AuthFailed
 }
 
 func refusingRecorder() *recorder {

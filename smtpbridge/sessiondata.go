@@ -100,6 +100,7 @@ func (s *session) contentLost(env mail.Envelope, err error) bool {
 		s.replyAll(env, tooLarge())
 		return s.breakOff()
 	case errors.Is(err, os.ErrDeadlineExceeded):
+		s.srv.counts.timedOut.Add(1)
 		return s.violation(serverReply{421, "4.4.2", "waited too long for the message"})
 	}
 	s.srv.cfg.Log.Info("smtp connection lost in content", "remote", s.remote(), "err", err)
@@ -138,6 +139,7 @@ func (s *session) handOver(ctx context.Context, m *mail.Message) bool {
 // replyAll gives the one reply to content, or for LMTP the same to every
 // recipient (RFC 2033 section 4.2).
 func (s *session) replyAll(env mail.Envelope, r serverReply) bool {
+	s.srv.counts.contentsRefused.Add(1)
 	ok := s.refuse(r)
 	for i := 1; ok && s.client.LMTP && i < len(env.Recipients); i++ {
 		ok = s.reply(r)

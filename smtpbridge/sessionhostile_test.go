@@ -62,6 +62,9 @@ func TestSlowClients(t *testing.T) {
 			waitForNoSession(t, srv)
 			close(stop)
 			wg.Wait()
+			if c := srv.Counts(); c.TimedOut+c.BrokenOff+c.HandshakesFailed == 0 {
+				t.Errorf("not counted: %+v", c)
+			}
 			if len(rec.got()) != 0 {
 				t.Error("a message arrived")
 			}
@@ -106,6 +109,9 @@ func TestClientThatDoesNotRead(t *testing.T) {
 	defer conn.Close()
 	waitForSession(t, srv)
 	waitForNoSession(t, srv)
+	if c := srv.Counts(); c.TimedOut != 1 {
+		t.Errorf("not counted: %+v", c)
+	}
 }
 
 // TestHostileContent: what is refused is refused once, the session goes on, and
@@ -135,7 +141,7 @@ func TestHostileContent(t *testing.T) {
 		for _, way := range []string{"DATA", "BDAT"} {
 			t.Run(test.name+" by "+way, func(t *testing.T) {
 				rec := &recorder{}
-				_, addr := startServer(t, rec, nil)
+				srv, addr := startServer(t, rec, nil)
 				d := dial(t, addr)
 				d.play(toBDAT...)
 				if way == "DATA" {
@@ -149,6 +155,9 @@ func TestHostileContent(t *testing.T) {
 				if (test.want == "250") != (len(got) == 1) || len(got) == 1 && got[0].content != test.content {
 					t.Errorf("%d messages arrived", len(got))
 				}
+				if c := srv.Counts(); (c.ContentsRefused == 1) == (test.want == "250") {
+					t.Errorf("counts %+v", c)
+				}
 			})
 		}
 	}
@@ -159,7 +168,7 @@ func TestHostileContent(t *testing.T) {
 // session's commands right behind it.
 func TestBDATSmuggling(t *testing.T) {
 	const evil = "MAIL FROM:<evil@smuggled.example>\r\nRCPT TO:<victim@ours.example>\r\nBDAT 1 LAST\r\nx"
-	for _, form := range []string{"\r\n.\r\n", "\n.\n", "\r.\r", "\n.\r\n", "\r\n.\n", "\r\nBDAT 0 LAST\r\n", "\r\nRSET\r\n"} {
+	for _, form := range []string{"\r\n.\r\n", "\n.\n", "\r.\r", "\n.\r\n", "\r\n.\n", "\r\n.\r", "\r.\r\n", "\n", "\r", "\r\nBDAT 0 LAST\r\n", "\r\nRSET\r\n"} {
 		t.Run(fmt.Sprintf("%q", form), func(t *testing.T) {
 			t.Parallel()
 			content := "Subject: x\r\n\r\nhello" + form + evil

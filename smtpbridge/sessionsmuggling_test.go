@@ -54,26 +54,32 @@ func TestSmuggling(t *testing.T) {
 	const evil = "MAIL FROM:<evil@smuggled.example>\r\nRCPT TO:<victim@ours.example>\r\nDATA\r\nSubject: smuggled\r\n\r\nx"
 	forms := []string{
 		"\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r.\r\n", "\r\n.\r", "\r.\n", "\n.\r",
-		"\r\r\n.\n", "\r\r\n.\r", "\r\n.\r\r\n", "\r\n\n.\r\n", "\n\n.\n\n", "\r\n.\r\r", "\x00\n.\n",
+		"\r\r\n.\n", "\r\r\n.\r", "\r\n.\r\r\n", "\r\n\n.\r\n", "\n\n.\n\n", "\r\n.\r\r", "\x00\n.\n", "\n", "\r", "\n\r", "\r\n\r.\r\n",
 	}
-	for _, form := range forms {
-		t.Run(fmt.Sprintf("%q", form), func(t *testing.T) {
-			t.Parallel()
-			content := "Subject: x\r\n\r\nhello" + form + evil + "\r\n.\r\n"
-			for at := 0; at < len(content); at++ {
-				rec := &recorder{}
-				replies := sendSplit(t, rec, KindRelay, content, at)
-				if n := len(rec.got()); n != 0 || replies != "550 250 221 " {
-					t.Fatalf("cut at %d: %d messages arrived, replies %s", at, n, replies)
+	for _, kind := range []Kind{KindRelay, KindLMTP} {
+		for _, form := range forms {
+			t.Run(fmt.Sprintf("%s %q", kind, form), func(t *testing.T) {
+				t.Parallel()
+				content := "Subject: x\r\n\r\nhello" + form + evil + "\r\n.\r\n"
+				first, step := 0, 1
+				if kind != KindRelay { // the same reader: where it could matter
+					first, step = strings.Index(content, "hello"), 3
 				}
-			}
-		})
+				for at := first; at < len(content); at += step {
+					rec := &recorder{}
+					replies, counts := sendSplit(t, rec, kind, content, at)
+					if n := len(rec.got()); n != 0 || replies != "550 250 221 " || counts.ContentsRefused != 1 {
+						t.Fatalf("cut at %d: %d messages arrived, replies %s, %+v", at, n, replies, counts)
+					}
+				}
+			})
+		}
 	}
 	// What does arrive arrives once, and whole, wherever it is cut.
 	honest := "Subject: x\r\n\r\n..\r\n..MAIL FROM:<a@b.example>\r\n\r\n" + evil + "\r\n.\r\n"
 	for at := 0; at < len(honest); at++ {
 		rec := &recorder{}
-		replies := sendSplit(t, rec, KindRelay, honest, at)
+		replies, _ := sendSplit(t, rec, KindRelay, honest, at)
 		got := rec.got()
 		if len(got) != 1 || replies != "250 250 221 " {
 			t.Fatalf("cut at %d: %d messages arrived, replies %s", at, len(got), replies)
@@ -86,8 +92,8 @@ func TestSmuggling(t *testing.T) {
 }
 
 // sendSplit sends content in two writes, then NOOP and QUIT, and returns the
-// codes of the replies that followed the 354.
-func sendSplit(t *testing.T, rec *recorder, kind Kind, content string, at int) string {
+// codes of the replies that followed the 354, and what the server counted.
+func sendSplit(t *testing.T, rec *recorder, kind Kind, content string, at int) (string, ServerCounts) {
 	t.Helper()
 	limits := DefaultLimits()
 	srv, err := NewServer(ServerConfig{Kind: kind, Hostname: "mx.ours.example", Limits: limits, Handler: rec, TempDir: t.TempDir()})
@@ -100,7 +106,11 @@ func sendSplit(t *testing.T, rec *recorder, kind Kind, content string, at int) s
 	conn := ln.dial()
 	defer conn.Close()
 	d := newDialogue(t, conn)
-	d.play("< 220", "> EHLO h", "<* 250", "> MAIL FROM:<a@b.example>", "< 250", "> RCPT TO:<r@ours.example>", "< 250", "> DATA", "< 354")
+	hello := "> EHLO h"
+	if kind == KindLMTP {
+		hello = "> LHLO h"
+	}
+	d.play("< 220", hello, "<* 250", "> MAIL FROM:<a@b.example>", "< 250", "> RCPT TO:<r@ours.example>", "< 250", "> DATA", "< 354")
 	go func() {
 		for _, piece := range []string{content[:at], content[at:], "NOOP\r\n", "QUIT\r\n"} {
 			if _, err := conn.Write([]byte(piece)); err != nil {
@@ -116,7 +126,7 @@ func sendSplit(t *testing.T, rec *recorder, kind Kind, content string, at int) s
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	return codes.String()
+	return codes.String(), srv.Counts()
 }
 
 // TestNothingFollowsBrokenContent: whatever ends content but its end ends the
@@ -148,6 +158,9 @@ func TestNothingFollowsBrokenContent(t *testing.T) {
 			shutdown(t, srv)
 			if got := rec.got(); len(got) != 0 {
 				t.Errorf("%d messages arrived, the first %q", len(got), got[0].content)
+			}
+			if c := srv.Counts(); c.TimedOut+c.ContentsRefused != 1 {
+				t.Errorf("not counted: %+v", c)
 			}
 		})
 	}

@@ -66,6 +66,7 @@ func (s *session) handshake(ctx context.Context) bool {
 		return false
 	}
 	if err := conn.HandshakeContext(ctx); err != nil {
+		s.srv.counts.handshakesFailed.Add(1)
 		s.srv.cfg.Log.Info("smtp tls handshake failed", "remote", s.remote(), "err", err)
 		return false
 	}

@@ -1,16 +1,20 @@
 package smtpbridge
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"math/big"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"mailxmppd/mail"
 )
 
 // signedWithSHA512 makes a certificate.
@@ -131,5 +135,33 @@ func TestStoredAuthWantsASecret(t *testing.T) {
 	}
 	if _, err := NewStoredAuth(someUsers{}, nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestUnknownUserCostsTheSame: a password is checked as hard for a name without
+// a user as for one with, and waits its turn with the others.
+func TestUnknownUserCostsTheSame(t *testing.T) {
+	real, err := NewVerifier("wherefore")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fake := fakeVerifier([]byte("0123456789abcdef"), "nobody@ours.example")
+	a, b := real.Argon2, fake.Argon2
+	if a.Memory != b.Memory || a.Time != b.Time || a.Threads != b.Threads || len(a.Salt) != len(b.Salt) || len(a.Hash) != len(b.Hash) {
+		t.Errorf("a user's check has other costs: %d KiB, %d times, %d threads; nobody's %d, %d, %d", a.Memory, a.Time, a.Threads, b.Memory, b.Time, b.Threads)
+	}
+	if fake.Matches("") || fake.Matches("wherefore") {
+		t.Error("nobody has a password")
+	}
+	auth := storedAuth(t)
+	for range argonChecks {
+		auth.checks <- struct{}{}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, user := range []string{"juliet@ours.example", "nobody@ours.example"} {
+		if _, err := auth.Password(ctx, mail.Client{}, user, "wrong"); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s did not wait for a check: %v", user, err)
+		}
 	}
 }

@@ -183,6 +183,63 @@ func TestParseChunk(t *testing.T) {
 	}
 }
 
+// FuzzChunks sends content in any chunks, and then more of the wire than was
+// announced, or less: what arrives is what the sizes say, octet by octet, and no
+// octet of a chunk is a command.
+func FuzzChunks(f *testing.F) {
+	f.Add([]byte("Subject: x\r\n\r\nhello\r\n"), uint16(3), int8(0))
+	f.Add([]byte("\r\n.\r\nRSET\r\nMAIL FROM:<evil@x.example>\r\n"), uint16(7), int8(0))
+	f.Add([]byte("QUIT\r\nRSET\r\n"), uint16(100), int8(-6))
+	f.Add([]byte("x\r\n"), uint16(1), int8(9))
+	f.Add([]byte("a\nb\rc"), uint16(2), int8(1))
+	f.Fuzz(func(t *testing.T, content []byte, size uint16, off int8) {
+		if len(content) > 10_000 {
+			return
+		}
+		rec := &recorder{}
+		srv, err := NewServer(ServerConfig{Kind: KindRelay, Hostname: "h", Limits: DefaultLimits(), Handler: rec})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ln := newPipeListener()
+		done := make(chan error, 1)
+		go func() { done <- srv.Serve(ln) }()
+		conn := ln.dial()
+		var wire strings.Builder
+		wire.WriteString("EHLO h\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<r@ours.example>\r\n")
+		rest := content
+		step := max(int(size), len(content)/50+1)
+		for ; len(rest) > step; rest = rest[step:] {
+			fmt.Fprintf(&wire, "BDAT %d\r\n%s", step, rest[:step])
+		}
+		announced := max(0, len(rest)+int(off))
+		after := "\r\nQUIT\r\n" // no command if it follows an octet too many
+		if off == 0 {
+			after = "QUIT\r\n"
+		}
+		fmt.Fprintf(&wire, "BDAT %d LAST\r\n%s%s", announced, rest, after)
+		go func() {
+			io.WriteString(conn, wire.String())
+			io.WriteString(conn, strings.Repeat("\r\n", 200)) // what a size too large still waits for
+			conn.Close()
+		}()
+		io.Copy(io.Discard, conn)
+		shutdown(t, srv)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		want := string(content)[:len(content)-len(rest)] + (string(rest) + after + strings.Repeat("\r\n", 200))[:announced]
+		clean := !strings.ContainsAny(strings.ReplaceAll(want, "\r\n", ""), "\r\n")
+		got := rec.got()
+		if len(got) > 1 && off >= 0 || len(got) > 0 && (!clean || got[0].content != want || got[0].message.Envelope.Sender.Local != "a") {
+			t.Fatalf("%d messages from %q, the first %+v", len(got), wire.String(), got[0])
+		}
+		if len(got) == 0 && clean && len(want) < 900 && announced > 0 && off <= 0 {
+			t.Fatalf("nothing arrived of %q", wire.String())
+		}
+	})
+}
+
 // FuzzContentGuard holds the guard against the plainest reading, over any
 // split: CR and LF in pairs only, and the count of what repair adds.
 func FuzzContentGuard(f *testing.F) {

@@ -43,6 +43,11 @@ func (hc *hopConn) sendChunks(a mail.Attempt) *mail.Failure {
 		out = &lineGuard{w: hc.bw, left: left}
 	}
 	for {
+		// A reply that came before its command would be taken for the next
+		// chunk's, and the last but one for that of the message.
+		if err := hc.inStep(); err != nil {
+			return hc.lost(err)
+		}
 		n := min(left, chunkSize)
 		left -= n
 		hc.chunkCommand(n, left == 0)

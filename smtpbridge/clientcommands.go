@@ -156,9 +156,10 @@ func (hc *hopConn) cannotName(env mail.Envelope) *mail.Failure {
 }
 
 // unsafePath is the last guard before an address becomes part of a command:
-// parsed addresses cannot hold a control character.
+// parsed addresses cannot hold a control character, nor a domain what would
+// end the path.
 func unsafePath(a mail.Address) bool {
-	return strings.ContainsFunc(a.String(), func(r rune) bool { return r < ' ' || r == 0x7f })
+	return strings.ContainsFunc(a.String(), func(r rune) bool { return r < ' ' || r == 0x7f }) || strings.ContainsAny(a.Domain, ` <>"\`)
 }
 
 // mailCommand is the MAIL command for an envelope, and for a message if n is

@@ -257,25 +257,6 @@ func TestContentIsExact(t *testing.T) {
 	})
 }
 
-// TestBareLineEnds: smuggling forms never get out whole.
-func TestBareLineEnds(t *testing.T) {
-	for _, end := range []string{"\n.\n", "\r\n.\n", "\n.\r\n", "\r.\r", "\r\n.\r", "\r.\r\n", "\n", "\r"} {
-		s := startScript(t, scriptOffers, script(nil))
-		content := "a\r\nb" + end + "MAIL FROM:<evil@x.example>\r\n"
-		c := newTestClient(t, nil)
-		got := c.Deliver(t.Context(), s.hop(), attemptOf(t, content, "a@dest.example"))
-		messages, commands := s.gotInTheEnd(t, c)
-		if v := verdictsOf(got); v[0] != "554 5.6.3" || len(messages) != 0 {
-			t.Errorf("%q: %q, %d messages", end, v, len(messages))
-		}
-		for _, command := range commands {
-			if strings.Contains(command, "evil") {
-				t.Errorf("%q: command %q", end, command)
-			}
-		}
-	}
-}
-
 // shortContent ends before its size.
 type shortContent struct{ mail.Bytes }
 

@@ -238,7 +238,12 @@ func (d *dialogue) extensions() map[string]bool {
 
 func (d *dialogue) hello() map[string]bool {
 	d.t.Helper()
-	d.play("> EHLO h", "< 250-mx.ours.example")
+	return d.helloBy("EHLO")
+}
+
+func (d *dialogue) helloBy(verb string) map[string]bool {
+	d.t.Helper()
+	d.play("> "+verb+" h", "< 250-mx.ours.example")
 	got := map[string]bool{}
 	for {
 		line := d.expect("250")

@@ -25,11 +25,12 @@ func TestBareLineEnds(t *testing.T) {
 				c := newTestClient(t, nil)
 				a := attemptOf(t, "", "a@dest.example")
 				content := body + form + evil
-				for piece := 1; piece <= len(form)+1; piece++ {
+				pieces := []int{len(content)}
+				if way == "DATA" {
+					pieces = []int{1, 2, 3, 4, len(content)}
+				}
+				for _, piece := range pieces {
 					a.Content = inPieceSize{mail.Bytes(content), piece}
-					if way == "BDAT" {
-						a.Content = mail.Bytes(content)
-					}
 					if v := verdictsOf(c.Deliver(t.Context(), s.hop(), a)); v[0] != "554 5.6.3" {
 						t.Errorf("pieces of %d: %q", piece, v)
 					}

@@ -70,16 +70,13 @@ func TestEveryStepEveryAnswer(t *testing.T) {
 		steps         []string
 	}{
 		{"DATA", small, []string{"greet", "ehlo", "starttls", "ehlo2", "auth", "mail", "rcpt", "data", "dot", "rset", "quit"}},
-		{"BDAT", large, []string{"mail", "rcpt", "bdat", "dot"}},
+		// Not mail: in a pipelined group an answer too many is one like the
+		// others, and only DATA's 354 shows it.
+		{"BDAT", large, []string{"bdat", "dot"}},
 	} {
 		for _, step := range way.steps {
 			for _, c := range stepAnswers {
 				t.Run(fmt.Sprintf("%s/%s/%s", way.name, step, c.name), func(t *testing.T) {
-					if way.name == "BDAT" && step == "mail" && c.name == "early" {
-						// In a pipelined group an answer too many is one like the others;
-						// DATA's 354 shows it, which BDAT does not have.
-						return
-					}
 					t.Parallel()
 					x := stepTrial{step: strings.TrimRight(step, "2"), nth: 1 + strings.Count(step, "2"), answer: c.answer}
 					s := startScript(t, []string{"PIPELINING", "8BITMIME", "CHUNKING", "STARTTLS", "AUTH PLAIN"}, x.reply).withTLS(server)
@@ -88,8 +85,7 @@ func TestEveryStepEveryAnswer(t *testing.T) {
 					client := newTestClient(t, func(cfg *ClientConfig) {
 						cfg.Roots = roots
 						if c.answer == silence {
-							const short = 150 * time.Millisecond
-							cfg.Timeouts = ClientTimeouts{Greeting: short, Command: short, DataStart: short, DataEnd: short}
+							cfg.Timeouts = impatientAt(x.step)
 						}
 					})
 					rcpts := []string{"a@dest.example"}
@@ -115,6 +111,22 @@ func TestEveryStepEveryAnswer(t *testing.T) {
 			}
 		}
 	}
+}
+
+// impatientAt is patient with all steps but one.
+func impatientAt(step string) ClientTimeouts {
+	const short = 400 * time.Millisecond
+	switch step {
+	case "greet":
+		return ClientTimeouts{Greeting: short}
+	case "data":
+		return ClientTimeouts{DataStart: short}
+	case "dot":
+		return ClientTimeouts{DataEnd: short}
+	case "quit": // whose reply nobody waits for
+		return ClientTimeouts{}
+	}
+	return ClientTimeouts{Command: short}
 }
 
 // stepTrial is one step's one wrong answer.

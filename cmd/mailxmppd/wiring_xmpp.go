@@ -58,7 +58,7 @@ func newXMPP(cfg *config.Config, st store.Store, resolver *dns.Resolver, roots *
 		return nil, err
 	}
 	x.streams = stream.NewManager(stream.Config{
-		Certificate: certs.of, Roots: roots, Prove: prover.Prove,
+		Certificate: certs.of, Roots: roots, Prove: prover.Prove, Binary: transfer.Binary(),
 		MaxStreams: cfg.XMPP.MaxStreams, MaxPerAddress: cfg.XMPP.PerAddress, DialTimeout: dialTimeout,
 		IdleClose: cfg.XMPP.IdleClose.Duration, RequestTimeout: cfg.XMPP.RequestTimeout.Duration,
 		Targets: func(ctx context.Context, local, remote string) ([]stream.Target, error) {

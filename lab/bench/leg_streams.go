@@ -36,7 +36,7 @@ func newManager(p LegSetup, name func(int) string, handle func(context.Context, 
 		return nil, err
 	}
 	return stream.NewManager(stream.Config{
-		Certificate: certificate, Roots: roots, Handle: handle,
+		Certificate: certificate, Roots: roots, Handle: handle, Binary: transfer.Binary(),
 		MaxPerAddress: p.Pairs, // all of them come from one address here
 	}), nil
 }

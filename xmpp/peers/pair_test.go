@@ -87,7 +87,7 @@ func startNodeWith(t *testing.T, ca *authority, cfg nodeConfig) *node {
 	}
 	n.mgr = stream.NewManager(stream.Config{
 		Certificate: n.certificate, Roots: rootsOf(ca),
-		Handle: handle, BackOff: time.Millisecond, CloseTimeout: time.Second,
+		Handle: handle, Binary: transfer.Binary(), BackOff: time.Millisecond, CloseTimeout: time.Second,
 		DiscoInfo: func(string, string) []byte { return info },
 		Up:        func(local, remote string) { n.dir.Seen(local, remote) },
 	})

@@ -38,6 +38,7 @@ type Config struct {
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 
 	Limits      wire.Limits // after authentication; wire.Default
+	Binary      []wire.Name // elements that carry base64, decoded while they are read
 	MaxOutBytes int         // octets queued for one peer, 1 MiB; a quarter more for answers
 	MaxInBytes  int         // octets of requests that one peer has in hand here, 32 MiB
 

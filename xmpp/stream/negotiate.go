@@ -106,6 +106,7 @@ func (n *negotiation) samePair(h *wire.Header) error {
 func (n *negotiation) link(inbound bool) *Link {
 	n.conn.SetDeadline(time.Time{})
 	n.parser.SetLimits(n.m.cfg.Limits)
+	n.parser.DecodeInPlace(n.m.cfg.Binary...)
 	state := n.conn.ConnectionState()
 	l := &Link{
 		m: n.m, cfg: &n.m.cfg, conn: n.conn, parser: n.parser, inbound: inbound, way: n.way,

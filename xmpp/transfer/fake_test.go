@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// parse reads one element as a stream would.
+// parse reads one element.
 func parse(t testing.TB, xml string) *wire.Element {
 	t.Helper()
 	el, err := parseElement([]byte(xml))
@@ -32,9 +32,24 @@ func parse(t testing.TB, xml string) *wire.Element {
 	return el
 }
 
-func parseElement(xml []byte) (*wire.Element, error) {
+// parseBinary reads one element as a stream of ours does.
+func parseBinary(t testing.TB, xml string) *wire.Element {
+	t.Helper()
+	el, err := parseWith([]byte(xml), Binary()...)
+	if err != nil {
+		t.Fatalf("parse %s: %v", xml, err)
+	}
+	return el
+}
+
+func parseElement(xml []byte) (*wire.Element, error) { return parseWith(xml) }
+
+// parseWith is parseElement with the text of elements of these names decoded
+// on the way.
+func parseWith(xml []byte, binary ...wire.Name) (*wire.Element, error) {
 	const head = `<stream:stream xmlns='jabber:server' xmlns:stream='http://etherx.jabber.org/streams' from='a.example' to='b.example' version='1.0'>`
 	p := wire.NewParser(io.MultiReader(strings.NewReader(head), bytes.NewReader(xml)), wire.Limits{StanzaBytes: 8 << 20})
+	p.DecodeInPlace(binary...)
 	if _, err := p.Header(); err != nil {
 		return nil, err
 	}
@@ -294,7 +309,7 @@ func (l *fakeLink) Request(ctx context.Context, typ string, payload []byte) (*wi
 	if len(iq) > l.maxStanza {
 		return nil, fmt.Errorf("%w: stanza of %d octets", stream.ErrNotSent, len(iq))
 	}
-	stanza, err := parseElement([]byte(iq))
+	stanza, err := parseWith([]byte(iq), Binary()...)
 	if err != nil {
 		return nil, err
 	}

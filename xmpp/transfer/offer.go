@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"bytes"
 	"encoding/base64"
 	"slices"
 	"strings"
@@ -119,9 +120,16 @@ func decodeOffer(e *wire.Element, now time.Time) (*offer, *mail.Failure) {
 	}
 	if c := r.one(e, "content"); c != nil {
 		r.only(c, "")
-		content, err := wire.DecodeBase64(nil, c.Text)
+		content, err := c.Base64()
 		if err != nil {
 			r.fail("content: not base64")
+		}
+		// It outlives the request. Where its memory is much larger, it moves
+		// to its own; else the stream must not use the memory again.
+		if cap(content) > len(content)+len(content)/2 {
+			content = bytes.Clone(content)
+		} else {
+			c.Text = nil
 		}
 		o.inline, o.content = true, content
 	}

@@ -61,12 +61,18 @@ func encodeChunk(buf []byte, tid string, offset int64, piece []byte) ([]byte, er
 	return e.Bytes()
 }
 
-// decodeChunk decodes the piece in place: p.Text must not be used after it.
+// Binary are the elements that carry content: a parser decodes them on the way
+// (wire.Parser.DecodeInPlace).
+func Binary() []wire.Name {
+	return []wire.Name{{Space: Namespace, Local: "chunk"}, {Space: Namespace, Local: "content"}}
+}
+
+// decodeChunk returns the piece in the memory of p.Text.
 func decodeChunk(p *wire.Element) (tid string, offset int64, piece []byte, f *mail.Failure) {
 	r := &reader{}
 	r.only(p, "tid offset")
 	tid, offset = r.tid(p), r.count(p, "offset")
-	piece, err := wire.DecodeBase64(p.Text[:0], p.Text)
+	piece, err := p.Base64()
 	if err != nil || len(piece) == 0 {
 		r.fail("chunk: not base64, or empty")
 	}

@@ -21,7 +21,7 @@ var montague = mail.Binding{Local: "montague.example", Remote: "capulet.example"
 // name with a word for each recipient, or the error's condition and status.
 func (x *setup) ask(t *testing.T, b mail.Binding, typ, payload string) string {
 	t.Helper()
-	el, err := readReply(x.server.handle(context.Background(), b, typ, parse(t, payload)))
+	el, err := readReply(x.server.handle(context.Background(), b, typ, parseBinary(t, payload)))
 	if err != nil {
 		se, ok := errors.AsType[*stream.StanzaError](err)
 		if !ok {

@@ -7,37 +7,41 @@ import (
 	"errors"
 )
 
-// base64Pairs holds the two base64 digits of every 12 bits. Content is most of
+// base64Pairs holds the two base64 digits of every 12 bits, the first one in
+// the low octet. Content is most of
 // what a stream carries, and by pairs it is encoded in a third of the time that
 // the standard library takes.
 var base64Pairs = makePairs()
 
-func makePairs() (t [4096][2]byte) {
+func makePairs() *[4096]uint16 {
 	const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+	t := new([4096]uint16)
 	for i := range t {
-		t[i] = [2]byte{digits[i>>6], digits[i&63]}
+		t[i] = uint16(digits[i>>6]) | uint16(digits[i&63])<<8
 	}
 	return t
 }
 
 // appendBase64 appends the base64 of p (RFC 4648 section 4).
 func appendBase64(b, p []byte) []byte {
-	whole := len(p) / 6 * 6
 	n := len(b)
 	b = grown(b, base64.StdEncoding.EncodedLen(len(p)))
 	out := b[n:]
-	for i := 0; i < whole; i += 6 {
-		s, d := p[i:i+6:i+6], out[:8:8]
-		hi := uint(s[0])<<16 | uint(s[1])<<8 | uint(s[2])
-		lo := uint(s[3])<<16 | uint(s[4])<<8 | uint(s[5])
-		*(*[2]byte)(d) = base64Pairs[hi>>12&4095]
-		*(*[2]byte)(d[2:]) = base64Pairs[hi&4095]
-		*(*[2]byte)(d[4:]) = base64Pairs[lo>>12&4095]
-		*(*[2]byte)(d[6:]) = base64Pairs[lo&4095]
-		out = out[8:]
+	for t := base64Pairs; len(p) >= 32 && len(out) >= 32; p, out = p[24:], out[32:] {
+		s, d := p[:32:32], out[:32:32]
+		putDigits(t, d, binary.BigEndian.Uint64(s))
+		putDigits(t, d[8:], binary.BigEndian.Uint64(s[6:]))
+		putDigits(t, d[16:], binary.BigEndian.Uint64(s[12:]))
+		putDigits(t, d[24:], binary.BigEndian.Uint64(s[18:]))
 	}
-	base64.StdEncoding.Encode(out, p[whole:])
+	base64.StdEncoding.Encode(out, p)
 	return b
+}
+
+// putDigits writes the digits of the upper six octets of x.
+func putDigits(t *[4096]uint16, d []byte, x uint64) {
+	binary.LittleEndian.PutUint64(d, uint64(t[x>>52])|uint64(t[x>>40&4095])<<16|
+		uint64(t[x>>28&4095])<<32|uint64(t[x>>16&4095])<<48)
 }
 
 // grown lengthens b by n octets whose content does not matter.
@@ -60,7 +64,7 @@ func makeValues() *[1 << 16]uint16 {
 		t[i] = notBase64
 	}
 	for i, pair := range base64Pairs {
-		t[binary.LittleEndian.Uint16(pair[:])] = uint16(i)
+		t[pair] = uint16(i)
 	}
 	return t
 }
@@ -77,16 +81,8 @@ func DecodeBase64(b, text []byte) ([]byte, error) {
 	n := len(b)
 	b = grown(b, len(text)/4*3)
 	out := b[n:]
-	for ; len(text) > 8 && len(out) >= 8; text, out = text[8:], out[6:] { // the last digits may be padding
-		x := binary.LittleEndian.Uint64(text)
-		v0, v1 := base64Values[uint16(x)], base64Values[uint16(x>>16)]
-		v2, v3 := base64Values[uint16(x>>32)], base64Values[uint16(x>>48)]
-		if (v0|v1|v2|v3)&notBase64 != 0 {
-			return nil, errNotBase64
-		}
-		// Two octets more than count: what follows overwrites them.
-		binary.BigEndian.PutUint64(out, uint64(v0)<<52|uint64(v1)<<40|uint64(v2)<<28|uint64(v3)<<16)
-	}
+	in, done := decodeDigits(out, text)
+	text, out = text[in:], out[done:]
 	if bytes.IndexByte(text, '\n') >= 0 || bytes.IndexByte(text, '\r') >= 0 { // the library skips them
 		return nil, errNotBase64
 	}
@@ -95,4 +91,24 @@ func DecodeBase64(b, text []byte) ([]byte, error) {
 		return nil, errNotBase64
 	}
 	return b[:len(b)-len(out)+last], nil
+}
+
+// decodeDigits decodes text up to the first sixteen octets that are not all
+// digits, or that there is no room for, and tells how far it came in both. It
+// writes up to two octets more than it says. out may begin where text does.
+func decodeDigits(out, text []byte) (in, done int) {
+	o, s := out, text
+	for t := base64Values; len(s) >= 16 && len(o) >= 16; s, o = s[16:], o[12:] {
+		x, y := binary.LittleEndian.Uint64(s), binary.LittleEndian.Uint64(s[8:])
+		v0, v1 := uint64(t[uint16(x)]), uint64(t[uint16(x>>16)])
+		v2, v3 := uint64(t[uint16(x>>32)]), uint64(t[x>>48])
+		w0, w1 := uint64(t[uint16(y)]), uint64(t[uint16(y>>16)])
+		w2, w3 := uint64(t[uint16(y>>32)]), uint64(t[y>>48])
+		if (v0|v1|v2|v3|w0|w1|w2|w3)&notBase64 != 0 {
+			break
+		}
+		binary.BigEndian.PutUint64(o, v0<<52|v1<<40|v2<<28|v3<<16)
+		binary.BigEndian.PutUint64(o[6:], w0<<52|w1<<40|w2<<28|w3<<16)
+	}
+	return len(text) - len(s), len(out) - len(o)
 }

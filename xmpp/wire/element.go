@@ -15,8 +15,10 @@ type Element struct {
 	Name     Name
 	Attrs    []Attr
 	Children []*Element
-	Text     []byte // all character data directly inside, unescaped
+	Text     []byte // all character data directly inside, unescaped; see Parser.DecodeInPlace
 	Size     int    // octets of a whole top-level element as received; 0 for a child
+
+	decoded bool // Text is what the character data stands for in base64
 }
 
 // Attr returns the value of the attribute without a namespace, "" if absent.

@@ -21,6 +21,7 @@ type Parser struct {
 	limits   Limits
 	used     int // octets of the current top-level element consumed
 	names    names
+	binary   []Name // of elements whose text is decoded
 	scope    scope
 	attrs    []rawAttr // of the tag being read
 	open     []openElement
@@ -240,6 +241,9 @@ func (p *Parser) content(count *int) error {
 	case '!':
 		if err := p.advance(1); err != nil {
 			return err
+		}
+		if e.decoded {
+			p.undecode(e.Element)
 		}
 		return p.section(e.Element)
 	case '?':

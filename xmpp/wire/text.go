@@ -2,11 +2,23 @@ package wire
 
 import (
 	"bytes"
+	"slices"
 	"unicode/utf8"
 )
 
 // text reads character data into e up to the next "<" (XML 1.0 section 2.4).
 func (p *Parser) text(e *Element) error {
+	switch {
+	case e.decoded: // and a child came between, or there is no more
+		if c, err := p.peek(); err != nil || c == '<' {
+			return err
+		}
+		p.undecode(e)
+	case len(e.Text) == 0 && slices.Contains(p.binary, e.Name):
+		if err := p.digits(e); err != nil {
+			return err
+		}
+	}
 	brackets := 0 // "]" right before the current position
 	for {
 		c, err := p.peek()

@@ -139,9 +139,17 @@ type factScanner struct {
 	line   int    // octets of the current line so far
 	name   []byte // start of the current header line
 	cr     bool   // the last octet was CR
+
+	crs, pairs int64 // CR in all, and those before an LF
+	bareLF     bool  // an LF without CR was seen
 }
 
+// bareLineEnd reports whether what was seen has a CR or LF that is not part of
+// CRLF.
+func (s *factScanner) bareLineEnd() bool { return s.bareLF || s.crs != s.pairs }
+
 func (s *factScanner) write(p []byte) {
+	s.crs += int64(bytes.Count(p, []byte{'\r'}))
 	for len(p) > 0 {
 		if s.inBody {
 			s.body(p)
@@ -153,6 +161,7 @@ func (s *factScanner) write(p []byte) {
 			return
 		}
 		s.partial(p[:i])
+		s.lineEnd()
 		s.endLine()
 		p = p[i+1:]
 	}
@@ -168,9 +177,27 @@ func (s *factScanner) body(p []byte) {
 			s.length(p)
 			return
 		}
-		s.length(p[:i])
-		s.endLine()
+		n := s.line + i
+		if i > 0 && p[i-1] == '\r' || i == 0 && s.cr {
+			s.pairs++
+			n--
+		} else {
+			s.bareLF = true
+		}
+		if n > maxLine {
+			s.facts.LongLine = true
+		}
+		s.line, s.cr = 0, false
 		p = p[i+1:]
+	}
+}
+
+// lineEnd notes what the LF that ends the current line stands behind.
+func (s *factScanner) lineEnd() {
+	if s.cr {
+		s.pairs++
+	} else {
+		s.bareLF = true
 	}
 }
 
@@ -210,11 +237,12 @@ func (s *factScanner) octets(p []byte) {
 	}
 }
 
-// hasHighBit reports whether an octet is above 127, looking at eight a step.
+// hasHighBit reports whether an octet is above 127, looking at 32 a step.
 func hasHighBit(p []byte) bool {
 	var all uint64
-	for ; len(p) >= 8; p = p[8:] {
-		all |= binary.LittleEndian.Uint64(p)
+	for ; len(p) >= 32; p = p[32:] {
+		all |= binary.LittleEndian.Uint64(p) | binary.LittleEndian.Uint64(p[8:]) |
+			binary.LittleEndian.Uint64(p[16:]) | binary.LittleEndian.Uint64(p[24:])
 	}
 	for _, c := range p {
 		all |= uint64(c)
@@ -222,12 +250,16 @@ func hasHighBit(p []byte) bool {
 	return all&0x8080808080808080 != 0
 }
 
+// maxLine is how many octets a line may have besides its CRLF (RFC 5322
+// section 2.1.1).
+const maxLine = 998
+
 func (s *factScanner) endLine() {
 	n := s.line
 	if s.cr {
 		n--
 	}
-	s.facts.LongLine = s.facts.LongLine || n > 998
+	s.facts.LongLine = s.facts.LongLine || n > maxLine
 	switch {
 	case s.inBody:
 	case n <= 0:

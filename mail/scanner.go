@@ -27,6 +27,11 @@ func (s *Scanner) Write(p []byte) (int, error) {
 // Size returns the number of octets seen.
 func (s *Scanner) Size() int64 { return s.size }
 
+// BareLineEnd reports whether the content, if it ended here, has a CR or LF
+// that is not part of CRLF: what SMTP smuggling is made of, and what cannot go
+// further by SMTP (RFC 5321 section 2.3.8).
+func (s *Scanner) BareLineEnd() bool { return s.scan.bareLineEnd() }
+
 // Facts returns what was found so far, as if the content ended here; more may
 // be written after it.
 func (s *Scanner) Facts() Facts {

@@ -8,7 +8,7 @@ import (
 	"mailxmppd/mail"
 )
 
-// bareReference says octet by octet what scanner.lines finds with fewer looks.
+// bareReference says octet by octet what mail.Scanner finds with fewer looks.
 func bareReference(p []byte) bool {
 	for i, c := range p {
 		if c == '\r' && (i+1 == len(p) || p[i+1] != '\n') || c == '\n' && (i == 0 || p[i-1] != '\r') {
@@ -29,7 +29,7 @@ func TestBareLineEnds(t *testing.T) {
 		if draw.IntN(2) == 0 {
 			p = bytes.ReplaceAll(bytes.ReplaceAll(p, []byte{'\r'}, nil), []byte{'\n'}, []byte("\r\n"))
 		}
-		s := newScanner()
+		s := mail.NewScanner()
 		for rest := p; len(rest) > 0; {
 			n := 1 + draw.IntN(len(rest))
 			s.Write(rest[:n])
@@ -39,8 +39,8 @@ func TestBareLineEnds(t *testing.T) {
 		if want {
 			bare++
 		}
-		if s.bareLineEnd() != want {
-			t.Fatalf("%q: bare %v, want %v", p, s.bareLineEnd(), want)
+		if s.BareLineEnd() != want {
+			t.Fatalf("%q: bare %v, want %v", p, s.BareLineEnd(), want)
 		}
 	}
 	if bare < 1000 || bare > 19000 {
@@ -50,10 +50,10 @@ func TestBareLineEnds(t *testing.T) {
 
 func TestScannerFacts(t *testing.T) {
 	content := text(70000)
-	s := newScanner()
+	s := mail.NewScanner()
 	for p := range bytes.Lines(content) {
 		s.Write(p[:len(p)/2])
-		s.facts.Facts() // looking on the way changes nothing
+		s.Facts() // looking on the way changes nothing
 		s.Write(p[len(p)/2:])
 	}
 	b := mail.NewBuffer(t.TempDir())
@@ -61,7 +61,7 @@ func TestScannerFacts(t *testing.T) {
 	if _, err := b.Write(content); err != nil {
 		t.Fatal(err)
 	}
-	if s.facts.Facts() != b.Facts() {
-		t.Errorf("facts %+v, want %+v", s.facts.Facts(), b.Facts())
+	if s.Facts() != b.Facts() {
+		t.Errorf("facts %+v, want %+v", s.Facts(), b.Facts())
 	}
 }

@@ -237,12 +237,12 @@ func recode(t *testing.T, iq, p *wire.Element) ([]byte, error) {
 			}
 		}
 		if o.inline {
-			scan := newScanner()
+			scan := mail.NewScanner()
 			scan.Write(o.content)
-			if f := scan.verify(o); f != nil {
+			if f := verify(scan, o); f != nil {
 				return nil, f
 			}
-			if id := mail.TransferID(o.env.Sender, scan.facts.Facts()); id != o.tid {
+			if id := mail.TransferID(o.env.Sender, scan.Facts()); id != o.tid {
 				return nil, fmt.Errorf("transfer id is not that of section 5.1, %s", id)
 			}
 		}

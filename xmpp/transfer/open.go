@@ -26,10 +26,10 @@ const (
 // what the store holds (xep-draft section 5.4).
 type open struct {
 	offer   *offer
-	rcpts   []verdict // from the offer
-	pending []int     // recipients that may be accepted
-	scan    *scanner  // of the octets that the store holds
-	turn    int64     // fencing token of the store
+	rcpts   []verdict     // from the offer
+	pending []int         // recipients that may be accepted
+	scan    *mail.Scanner // of the octets that the store holds
+	turn    int64         // fencing token of the store
 	cost    int
 }
 

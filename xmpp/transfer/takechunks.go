@@ -45,7 +45,7 @@ func (r *request) awaitTurn(ctx context.Context, s *slot, offset, n int64) *mail
 	end := time.NewTimer(r.s.cfg.ChunkWait)
 	defer end.Stop()
 	for s.open != nil {
-		ahead := offset - s.open.scan.facts.Size()
+		ahead := offset - s.open.scan.Size()
 		if ahead <= 0 || ahead > int64(c.Window)*int64(c.MaxChunk) || offset+n > s.open.offer.size {
 			return nil
 		}
@@ -75,7 +75,7 @@ func (r *request) appendChunk(ctx context.Context, s *slot, offset int64, piece 
 	if s.open == nil {
 		return &answer{kind: unknown, tid: s.key.ID}, nil
 	}
-	at := s.open.scan.facts.Size()
+	at := s.open.scan.Size()
 	if offset+int64(len(piece)) > s.open.offer.size {
 		return nil, mail.Fail(mail.Malformed, "chunk goes beyond the offered size", nil)
 	}
@@ -124,7 +124,7 @@ func (r *request) commit(ctx context.Context, p *wire.Element) (*answer, *mail.F
 	if o == nil {
 		return &answer{kind: unknown, tid: s.key.ID}, nil
 	}
-	if at := o.scan.facts.Size(); at < o.offer.size {
+	if at := o.scan.Size(); at < o.offer.size {
 		return &answer{kind: next, tid: s.key.ID, next: at}, nil
 	}
 	if f := r.answerable(s.key.ID, o.offer.rcpts); f != nil {
@@ -132,7 +132,7 @@ func (r *request) commit(ctx context.Context, p *wire.Element) (*answer, *mail.F
 	}
 	held := s.held()
 	defer r.s.open.end(s)
-	if f := o.scan.verify(o.offer); f != nil {
+	if f := verify(o.scan, o.offer); f != nil {
 		r.s.tally.add(countWrongContent)
 		r.forget(ctx, held)
 		return nil, f

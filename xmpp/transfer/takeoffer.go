@@ -86,9 +86,9 @@ func settled(tid string, rcpts []verdict) *answer {
 }
 
 func (r *request) acceptInline(ctx context.Context, s *slot, o *offer, rcpts []verdict, pending []int) (*answer, *mail.Failure) {
-	scan := newScanner()
+	scan := mail.NewScanner()
 	scan.Write(o.content)
-	if f := scan.verify(o); f != nil {
+	if f := verify(scan, o); f != nil {
 		r.s.tally.add(countWrongContent)
 		return nil, f
 	}
@@ -98,13 +98,13 @@ func (r *request) acceptInline(ctx context.Context, s *slot, o *offer, rcpts []v
 
 // accept hands the message to the Receiver and enters its verdicts. false:
 // the open transfer with its content is another node's now.
-func (r *request) accept(ctx context.Context, k store.TransferKey, o *offer, scan *scanner, c mail.Content, rcpts []verdict, pending []int) bool {
+func (r *request) accept(ctx context.Context, k store.TransferKey, o *offer, scan *mail.Scanner, c mail.Content, rcpts []verdict, pending []int) bool {
 	env := o.env
 	for _, i := range pending {
 		env.Recipients = append(env.Recipients, o.rcpts[i].Recipient)
 	}
 	m := &mail.Message{
-		ID: mail.NewID(), Envelope: env, Content: c, Facts: scan.facts.Facts(), Trace: o.trace,
+		ID: mail.NewID(), Envelope: env, Content: c, Facts: scan.Facts(), Trace: o.trace,
 		Origin: mail.Origin{Transport: "xmpp", Remote: r.b.Addr, Peer: r.b.Remote, Proof: r.b.Proof, TLS: r.b.TLS, Received: r.now},
 	}
 	ids, failures := r.s.cfg.Receiver.Accept(ctx, k, o.hash(), r.b, m)
@@ -138,7 +138,7 @@ func (r *request) accept(ctx context.Context, k store.TransferKey, o *offer, sca
 // the content is read back under the new turn.
 func (r *request) getReady(ctx context.Context, s *slot, o *offer, known store.Transfer, rcpts []verdict, pending []int) (*answer, *mail.Failure) {
 	was := s.open
-	if was != nil && (was.offer.hash() != o.hash() || !known.Open || known.Next != was.scan.facts.Size()) {
+	if was != nil && (was.offer.hash() != o.hash() || !known.Open || known.Next != was.scan.Size()) {
 		was = nil
 	}
 	if f := r.s.open.start(s, &open{offer: o, rcpts: slices.Clone(rcpts), pending: pending}); f != nil {
@@ -152,7 +152,7 @@ func (r *request) getReady(ctx context.Context, s *slot, o *offer, known store.T
 		return r.readyAt(o.tid, known.Next, rcpts), nil
 	}
 	at, err := r.s.cfg.Transfers.TransferBegin(ctx, s.key, o.hash())
-	var scan *scanner
+	var scan *mail.Scanner
 	if err == nil {
 		scan, err = r.rescan(ctx, s.key, at.Next)
 	}
@@ -172,8 +172,8 @@ func (r *request) readyAt(tid string, at int64, rcpts []verdict) *answer {
 
 // rescan reads back what the store holds of a transfer whose turn was just
 // drawn. Were it somebody else's again by now, the turn would fence this one.
-func (r *request) rescan(ctx context.Context, k store.TransferKey, size int64) (*scanner, error) {
-	scan := newScanner()
+func (r *request) rescan(ctx context.Context, k store.TransferKey, size int64) (*mail.Scanner, error) {
+	scan := mail.NewScanner()
 	if size == 0 {
 		return scan, nil
 	}

@@ -14,13 +14,28 @@ import (
 // answerable refuses, for now, a request whose answer might not fit into the
 // peer's stanzas. The peer may name fewer recipients at once.
 func (r *request) answerable(tid string, rcpts []rcpt) *mail.Failure {
-	if r.room == 0 {
+	if r.room == 0 || longestFor(rcpts) <= r.room {
 		return nil
 	}
 	if payload, err := longestAnswer(tid, rcpts).encode(); err == nil && len(payload) <= r.room {
 		return nil
 	}
 	return mail.Failf(mail.ResourceShort, "an answer for %d recipients might not fit into the stanzas that you take", len(rcpts)).WithStatus("4.5.3")
+}
+
+// longestFor bounds what longestAnswer comes to, without writing it: a message
+// has few recipients mostly, and far more room.
+func longestFor(rcpts []rcpt) int {
+	const (
+		tags    = 512 // of the answer and its attributes
+		perRcpt = 512 // of a recipient's verdict, its address aside
+		escaped = 6   // octets that one of an address becomes in XML at most
+	)
+	n := tags + perRcpt*len(rcpts)
+	for i := range rcpts {
+		n += escaped * len(rcpts[i].to)
+	}
+	return n
 }
 
 // longestAnswer is one that no answer to an offer or a commit exceeds once its

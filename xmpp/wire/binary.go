@@ -35,15 +35,21 @@ func (p *Parser) digits(e *Element) error {
 	e.decoded = true
 	for {
 		w := p.window()
-		p.grow(e, len(w)/4*3+tailOctets)
+		if cap(e.Text)-len(e.Text) < tailOctets {
+			p.grow(e, min(len(w)/4*3, 1024)+tailOctets)
+			e.Text = slices.Grow(e.Text, tailOctets)
+		}
 		n := len(e.Text)
-		e.Text = slices.Grow(e.Text, len(w)/4*3+tailOctets)
 		in, done := decodeDigits(e.Text[n:cap(e.Text)], w)
 		e.Text = e.Text[:n+done]
 		if err := p.advance(in); err != nil {
 			return err
 		}
-		if w = p.window(); len(w) >= tailOctets || bytes.IndexByte(w, '<') >= 0 {
+		w = p.window()
+		if len(w) >= tailOctets && cap(e.Text)-len(e.Text) < tailOctets {
+			continue // it was the room that did not suffice
+		}
+		if len(w) >= tailOctets || bytes.IndexByte(w, '<') >= 0 {
 			break
 		}
 		if err := p.more(); err != nil {

@@ -113,7 +113,7 @@ func (p *Parser) grow(e *Element, n int) {
 	if need <= cap(e.Text) || need < 1024 {
 		return
 	}
-	n = max(need, 2*cap(e.Text), p.lastText)
+	n = max(need, 2*cap(e.Text), p.lastText+tailOctets)
 	var room []byte
 	if n >= minSpare {
 		if b, ok := p.spare.Get().(*[]byte); ok && cap(*b) >= need {

@@ -60,7 +60,10 @@ func open(n int, behind bool) int {
 // start runs the leases that came of a reservation and gives back the slots
 // that got none. Content that is in memory is used from there.
 func (s *scheduler) start(leases []store.Lease, res reservation, content mail.Content) {
-	kept := inMemory(content)
+	var kept mail.Content
+	if len(leases) > 0 {
+		kept = inMemory(content)
+	}
 	for _, l := range leases {
 		h := &held{lease: l, site: res.sites[l.Domain]}
 		delete(res.sites, l.Domain)

@@ -3,7 +3,6 @@ package stream
 import (
 	"context"
 	"errors"
-	"runtime"
 	"slices"
 	"sync"
 )
@@ -177,9 +176,6 @@ func (o *outbox) take(done []byte) (batch []byte, last bool) {
 		done, o.pending = nil, nil
 		o.mu.Unlock()
 		<-o.wake
-		// Whoever else is about to put something in does so first: it leaves
-		// with the same write, and the peer is woken once.
-		runtime.Gosched()
 	}
 }
 

@@ -1,7 +1,6 @@
 package transfer
 
 import (
-	"bytes"
 	"encoding/base64"
 	"slices"
 	"strings"
@@ -29,7 +28,8 @@ type offer struct {
 	rcpts   []rcpt
 	trace   []byte
 	inline  bool
-	content []byte // when inline
+	content []byte // when inline, in the memory of lent
+	lent    *wire.Element
 }
 
 // encodeOffer writes all of o up to its content, which the caller adds with
@@ -124,14 +124,7 @@ func decodeOffer(e *wire.Element, now time.Time) (*offer, *mail.Failure) {
 		if err != nil {
 			r.fail("content: not base64")
 		}
-		// It outlives the request. Where its memory is much larger, it moves
-		// to its own; else the stream must not use the memory again.
-		if cap(content) > len(content)+len(content)/2 {
-			content = bytes.Clone(content)
-		} else {
-			c.Text = nil
-		}
-		o.inline, o.content = true, content
+		o.inline, o.content, o.lent = true, content, c
 	}
 	return o, r.err
 }

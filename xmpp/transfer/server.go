@@ -21,7 +21,9 @@ type Receiver interface {
 
 	// Accept takes responsibility for m, whose recipients are those that Check
 	// let pass and that were not accepted before. m.Content is nil when the
-	// content is that of the open transfer k. Per recipient of m's envelope it
+	// content is that of the open transfer k. Otherwise it is lent until Accept
+	// returns; to go on with it, ask for its Memory, as that of a mail.Buffer.
+	// Per recipient of m's envelope it
 	// returns the id under which it was accepted, or a failure. What it
 	// accepted is durable, and remembered under k, when it returns. Idempotence
 	// key: k with the recipient.

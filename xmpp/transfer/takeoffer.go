@@ -1,10 +1,12 @@
 package transfer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"slices"
+	"sync/atomic"
 
 	"mailxmppd/mail"
 	"mailxmppd/mail/faults"
@@ -92,8 +94,29 @@ func (r *request) acceptInline(ctx context.Context, s *slot, o *offer, rcpts []v
 		r.s.tally.add(countWrongContent)
 		return nil, f
 	}
-	r.accept(ctx, s.key, o, scan, mail.Bytes(o.content), rcpts, pending) // carries its content: no fence to lose
+	c := &lentContent{Bytes: o.content}
+	r.accept(ctx, s.key, o, scan, c, rcpts, pending) // carries its content: no fence to lose
+	refused := slices.ContainsFunc(pending, func(i int) bool { return rcpts[i].queueID == "" })
+	if refused || c.kept.Load() {
+		o.lent.Text = nil // somebody is at it, or, after a failure, may be: not the stream's memory any more
+	}
 	return settled(o.tid, rcpts), nil
+}
+
+// lentContent is content in the memory of a request, which the stream uses
+// again after it unless somebody asks to keep it.
+type lentContent struct {
+	mail.Bytes
+	kept atomic.Bool
+}
+
+// Memory returns the octets to somebody who goes on with them after Accept.
+func (c *lentContent) Memory() (mail.Bytes, bool) {
+	c.kept.Store(true)
+	if b := c.Bytes; cap(b) <= len(b)+len(b)/2 {
+		return b, true
+	}
+	return bytes.Clone(c.Bytes), true // what is kept takes no more than it is
 }
 
 // accept hands the message to the Receiver and enters its verdicts. false:

@@ -15,16 +15,22 @@ import (
 // The peer of the leg benchmark: the least that could carry messages over TLS.
 // A frame is a length of 4 octets and the content; each is answered with 8
 // octets. No envelope, no hash, no encoding: what is left is TLS, the kernel
-// and one copy.
+// and one copy. How the content is coded is the floor's matter, see floor.go.
 
 // maxFrame bounds a frame, so that a length cannot claim any memory.
 const maxFrame = 1 << 20
+
+// coding is what is done to content besides carrying it; nil for nothing.
+type coding interface {
+	encode(buf, content []byte) ([]byte, error) // appends what a frame has for content
+	check(frame []byte) error                   // may use frame's memory
+}
 
 // frameBuffer is what both ends read at once: several records.
 const frameBuffer = 64 << 10
 
 // serveFrames accepts connections until the listener is closed.
-func serveFrames(ln net.Listener, cert *tls.Certificate) {
+func serveFrames(ln net.Listener, cert *tls.Certificate, c coding) {
 	config := framesTLS()
 	config.Certificates = []tls.Certificate{*cert}
 	for {
@@ -35,7 +41,7 @@ func serveFrames(ln net.Listener, cert *tls.Certificate) {
 		conn := tls.Server(raw, config)
 		go func() {
 			defer conn.Close()
-			if err := answerFrames(conn); err != io.EOF {
+			if err := answerFrames(conn, c); err != io.EOF {
 				fmt.Fprintln(os.Stderr, "frames:", err)
 			}
 		}()
@@ -49,7 +55,7 @@ func framesTLS() *tls.Config {
 
 // answerFrames reads frames and answers them. Answers leave together once
 // nothing more has been read ahead, as a good implementation would do.
-func answerFrames(conn io.ReadWriter) error {
+func answerFrames(conn io.ReadWriter, c coding) error {
 	in, out := bufio.NewReaderSize(conn, frameBuffer), bufio.NewWriterSize(conn, frameBuffer)
 	var head [4]byte
 	var content []byte
@@ -67,6 +73,11 @@ func answerFrames(conn io.ReadWriter) error {
 		if _, err := io.ReadFull(in, content[:n]); err != nil {
 			return err
 		}
+		if c != nil {
+			if err := c.check(content[:n]); err != nil {
+				return err
+			}
+		}
 		if _, err := out.Write(binary.BigEndian.AppendUint64(nil, count)); err != nil {
 			return err
 		}
@@ -80,20 +91,22 @@ func answerFrames(conn io.ReadWriter) error {
 
 // framesSender is the connecting end.
 type framesSender struct {
-	conn  *tls.Conn
-	in    *bufio.Reader
-	frame []byte // to send
-	count uint64 // answers read
+	conn    *tls.Conn
+	in      *bufio.Reader
+	coding  coding
+	content []byte // what is sent, if it is coded
+	frame   []byte // to send
+	count   uint64 // answers read
 }
 
-func dialFrames(addr, domain string, roots *x509.CertPool) (*framesSender, error) {
+func dialFrames(addr, domain string, roots *x509.CertPool, c coding) (*framesSender, error) {
 	config := framesTLS()
 	config.RootCAs, config.ServerName = roots, domain
 	conn, err := tls.Dial("tcp", addr, config)
 	if err != nil {
 		return nil, err
 	}
-	return &framesSender{conn: conn, in: bufio.NewReaderSize(conn, frameBuffer)}, nil
+	return &framesSender{conn: conn, coding: c, in: bufio.NewReaderSize(conn, frameBuffer)}, nil
 }
 
 func (f *framesSender) tls() string { return tlsName(f.conn.ConnectionState()) }
@@ -101,8 +114,21 @@ func (f *framesSender) tls() string { return tlsName(f.conn.ConnectionState()) }
 func (f *framesSender) close() { f.conn.Close() }
 
 func (f *framesSender) load(size int) error {
-	f.frame = append(binary.BigEndian.AppendUint32(nil, uint32(size)), legContent(size)...)
+	f.content = legContent(size)
+	f.frame = append(binary.BigEndian.AppendUint32(nil, uint32(size)), f.content...)
 	return nil
+}
+
+// next makes the frame to send, anew if it is coded: a gateway has each
+// content once.
+func (f *framesSender) next() (err error) {
+	if f.coding == nil {
+		return nil
+	}
+	if f.frame, err = f.coding.encode(f.frame[:4], f.content); err == nil {
+		binary.BigEndian.PutUint32(f.frame, uint32(len(f.frame)-4))
+	}
+	return err
 }
 
 // send sends frames, so many in flight at once, and waits for their answers.
@@ -125,7 +151,11 @@ func (f *framesSender) write(p LegLoad, free chan<- struct{}, gone <-chan struct
 		case <-gone:
 			return nil
 		}
-		if _, err := f.conn.Write(f.frame); err != nil {
+		err := f.next()
+		if err == nil {
+			_, err = f.conn.Write(f.frame)
+		}
+		if err != nil {
 			f.conn.Close() // for the reader's sake
 			return err
 		}

@@ -84,12 +84,14 @@ func issueAll(dir string, pairs int) error {
 	return nil
 }
 
-// benchLoad sends messages of one size over the leg and over bare frames in
-// turn, so that a change in what else the machine does meets both.
+// benchLoad sends messages of one size over the leg, over bare frames and over
+// the floor in turn, so that a change in what else the machine does meets all.
+// For the same reason a ratio is the median of those of each turn.
 func benchLoad(ctx context.Context, dir string, p legParams, size int) (*benchCase, string, error) {
 	load := LegLoad{Messages: max(p.VolumeMB<<20/size, p.InFlight), InFlight: p.InFlight}
-	legs := make([]*leg, 2)
-	for i, kind := range []string{overStreams, overFrames} {
+	kinds := []string{overStreams, overFrames, overFloor}
+	legs := make([]*leg, len(kinds))
+	for i, kind := range kinds {
 		l, err := startLeg(LegSetup{Kind: kind, Dir: dir, Pairs: 1})
 		if err != nil {
 			return nil, "", err
@@ -101,12 +103,11 @@ func benchLoad(ctx context.Context, dir string, p legParams, size int) (*benchCa
 		if err := l.sending.call("Load", size, &struct{}{}); err != nil {
 			return nil, "", err
 		}
-		legs[i] = l
+		if legs[i] = l; l.tls != legs[0].tls {
+			return nil, "", fmt.Errorf("TLS differs: %s and %s", l.tls, legs[0].tls)
+		}
 	}
-	if legs[0].tls != legs[1].tls {
-		return nil, "", fmt.Errorf("TLS differs: %s and %s", legs[0].tls, legs[1].tls)
-	}
-	values := []map[string][]float64{{}, {}}
+	values := []map[string][]float64{{}, {}, {}}
 	for rep := range p.Reps + 1 {
 		for i, l := range legs {
 			if err := ctx.Err(); err != nil {
@@ -135,9 +136,26 @@ func benchLoad(ctx context.Context, dir string, p legParams, size int) (*benchCa
 		c.Runs = append(c.Runs, run)
 	}
 	for _, metric := range []string{"msgs_per_s", "cpu_ms_per_msg"} {
-		c.Ratio[metric] = ratio(c.Runs[0], &c.Runs[1], metric)
+		c.Ratio[metric] = turnRatio(values[0][metric], values[1][metric])
+		c.Ratio[metric+"_to_floor"] = turnRatio(values[0][metric], values[2][metric])
+		c.Ratio[metric+"_of_floor"] = turnRatio(values[2][metric], values[1][metric])
 	}
 	return c, legs[0].tls, nil
+}
+
+// turnRatio is the median of the ratios of each turn, nil where there is none.
+func turnRatio(ours, peer []float64) *float64 {
+	var all []float64
+	for i := range ours {
+		if peer[i] > 0 {
+			all = append(all, ours[i]/peer[i])
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	r := spreadOf(all).Median
+	return &r
 }
 
 // profileName is where the profiles of a repetition go: the first one after

@@ -24,11 +24,20 @@ const legSide = "leg-side"
 const (
 	overStreams = "mailxmppd leg"
 	overFrames  = "length-prefixed frames"
+	overFloor   = "frames in base64, hashed" // see floor
 )
+
+// codingOf is what frames of a kind do to content.
+func codingOf(kind string) coding {
+	if kind == overFloor {
+		return &floor{}
+	}
+	return nil
+}
 
 // LegSetup is what a side needs to know before it starts.
 type LegSetup struct {
-	Kind  string // overStreams or overFrames
+	Kind  string // overStreams, overFrames or overFloor
 	Dir   string // with ca.pem, and certificate and key of every domain
 	Pairs int    // pairs of domains, one stream each
 	Addr  string // of the receiving side, for the sending one
@@ -82,12 +91,12 @@ func (s *Side) Listen(p LegSetup, addr *string) error {
 		return err
 	}
 	*addr = ln.Addr().String()
-	if p.Kind == overFrames {
+	if p.Kind != overStreams {
 		cert, err := loadCertificate(p.Dir, receiving(0))
 		if err != nil {
 			return err
 		}
-		go serveFrames(ln, cert)
+		go serveFrames(ln, cert, codingOf(p.Kind))
 		s.close = func() { ln.Close() }
 		return nil
 	}
@@ -110,9 +119,9 @@ func (s *Side) Listen(p LegSetup, addr *string) error {
 
 // Prepare makes this the sending side, without a connection yet.
 func (s *Side) Prepare(p LegSetup, _ *struct{}) error {
-	if p.Kind == overFrames {
+	if p.Kind != overStreams {
 		roots, err := loadRoots(p.Dir)
-		s.connect = func() (sender, error) { return dialFrames(p.Addr, receiving(0), roots) }
+		s.connect = func() (sender, error) { return dialFrames(p.Addr, receiving(0), roots, codingOf(p.Kind)) }
 		return err
 	}
 	m, err := newManager(p, sending, nil)

@@ -70,8 +70,8 @@ func TestLeg(t *testing.T) {
 		metrics []string
 		ratios  int
 	}{
-		{"messages in flight", []string{overStreams, overFrames}, load, 2},
-		{"messages in flight", []string{overStreams, overFrames}, load, 2},
+		{"messages in flight", []string{overStreams, overFrames, overFloor}, load, 6},
+		{"messages in flight", []string{overStreams, overFrames, overFloor}, load, 6},
 		{"idle streams", []string{"sending side", "receiving side"}, idle, 0},
 		{"one large message", []string{"sending side", "receiving side"}, large, 0},
 	} {
@@ -100,7 +100,7 @@ func TestLeg(t *testing.T) {
 			t.Errorf("case %d: runs %v", i, names)
 		}
 	}
-	if files, _ := filepath.Glob(filepath.Join(p.profile, "*.pprof")); len(files) != 8 { // two sizes, two kinds, two sides
+	if files, _ := filepath.Glob(filepath.Join(p.profile, "*.pprof")); len(files) != 12 { // two sizes, three kinds, two sides
 		t.Errorf("%d profiles: %v", len(files), files)
 	}
 }
@@ -131,13 +131,13 @@ func TestFramesRefused(t *testing.T) {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		serveFrames(ln, cert)
+		serveFrames(ln, cert, nil)
 	}()
 	defer func() {
 		ln.Close()
 		<-served
 	}()
-	f, err := dialFrames(ln.Addr().String(), receiving(0), roots)
+	f, err := dialFrames(ln.Addr().String(), receiving(0), roots, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,9 +172,26 @@ func TestAnswerFrames(t *testing.T) {
 		err := answerFrames(struct {
 			io.Reader
 			io.Writer
-		}{bytes.NewReader([]byte(c.in)), &out})
+		}{bytes.NewReader([]byte(c.in)), &out}, nil)
 		if !errors.Is(err, c.err) || out.String() != c.out {
 			t.Errorf("%s: %q, %v", c.name, out.String(), err)
+		}
+	}
+}
+
+// TestFloor holds that the floor does what it is there to cost.
+func TestFloor(t *testing.T) {
+	var f floor
+	frame, err := f.encode([]byte("head"), []byte("a rose"))
+	if err != nil || string(frame) != "headYSByb3Nl" {
+		t.Fatalf("%q, %v", frame, err)
+	}
+	for _, c := range []struct {
+		frame string
+		ok    bool
+	}{{"YSByb3Nl", true}, {"YSByb3N", false}, {"YSByb3Nm", false}, {"YSByb3Nl", true}} {
+		if err := f.check([]byte(c.frame)); (err == nil) != c.ok {
+			t.Errorf("%s: %v", c.frame, err)
 		}
 	}
 }

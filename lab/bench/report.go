@@ -96,8 +96,8 @@ func (r report) print(w io.Writer) {
 			}
 			fmt.Fprintln(w)
 		}
-		for metric, v := range c.Ratio {
-			if v != nil {
+		for _, metric := range slices.Sorted(maps.Keys(c.Ratio)) {
+			if v := c.Ratio[metric]; v != nil {
 				fmt.Fprintf(w, "  ratio %s: %.2f\n", metric, *v)
 			}
 		}

@@ -1,13 +1,13 @@
 // Package resume cuts large messages short, at every chunk: the connection, the
 // sending gateway, the receiving one. Each message must be found once, and
-// unchanged, and no more of it be sent again than was on its way.
+// unchanged, and no octet of it be taken twice, whoever has died.
 package resume
 
 import (
 	"bytes"
 	"crypto/sha256"
+	"flag"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,32 +17,36 @@ import (
 
 	"go.uber.org/goleak"
 
+	"mailxmppd/admin"
 	"mailxmppd/lab/harness"
 	"mailxmppd/store/storetest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain runs more cases at once than there are processors: mostly they wait
+// for a gateway to try again.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const (
 	chunk   = 64 << 10
-	chunks  = 16
 	wire    = chunk * 4 / 3 // octets of a chunk on the wire, about
 	window  = 4             // what the gateways use unless told otherwise
 	opening = 16 << 10      // octets of a handshake and an offer, at most
 )
 
-// which are the chunks to cut at: some, or all with MAILXMPPD_LONG=1.
-func which() []int {
+// chunks is how many a message has: it is cut at each of them. There are more
+// with MAILXMPPD_LONG=1.
+var chunks = func() int {
 	if os.Getenv("MAILXMPPD_LONG") == "1" {
-		all := make([]int, chunks)
-		for i := range all {
-			all[i] = i + 1
-		}
-		return all
+		return 24
 	}
-	seeded := rand.New(rand.NewPCG(20261124, 3))
-	return []int{1, 2 + seeded.IntN(chunks/2-2), chunks/2 + seeded.IntN(chunks/2-1), chunks}
-}
+	return 8
+}()
 
 var serial atomic.Int64
 
@@ -172,6 +176,30 @@ func (l *lab) arrivals(mark string) int {
 	return n
 }
 
+// took asks a gateway how many octets of content it has taken in chunks since
+// its start, and how often it went on above offset 0.
+func (l *lab) took(g *harness.Gateway) (octets, resumed int) {
+	l.Helper()
+	parts, err := admin.NewClient(filepath.Join(filepath.Dir(g.Config), "admin.sock")).Counters(l.Context())
+	if err != nil {
+		l.Fatal(err)
+	}
+	n := func(name string) int {
+		v, _ := parts["transfers"][name].(float64) // missing: none yet
+		return int(v)
+	}
+	return n("chunk-octets"), n("resumed")
+}
+
+// tookOnce holds what a gateway has taken against what it should have: every
+// octet that it had before counts as sent again.
+func (l *lab) tookOnce(g *harness.Gateway, octets, resumed int) {
+	l.Helper()
+	if gotOctets, gotResumed := l.took(g); gotOctets != octets || gotResumed < resumed {
+		l.Errorf("%d octets taken and %d times resumed, want %d and at least %d", gotOctets, gotResumed, octets, resumed)
+	}
+}
+
 func tail(log string) string { return log[max(0, len(log)-4000):] }
 
 func build(t *testing.T) string {
@@ -185,6 +213,7 @@ func build(t *testing.T) string {
 
 // TestConnectionCutAtEveryChunk: the message goes on where the receiver stands.
 func TestConnectionCutAtEveryChunk(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, build(t))
 	addrs := l.addrs(4)
 	p := newProxy(t, addrs[3])
@@ -192,14 +221,12 @@ func TestConnectionCutAtEveryChunk(t *testing.T) {
 	l.b = l.gateway("b", "b.example", l.sqlite("b"), "", addrs[2], addrs[3], "a.example", addrs[1])
 	l.start(l.b)
 	l.start(l.a)
-	sent := 0
-	for _, k := range which() {
+	for k := 1; k <= chunks; k++ {
 		t.Run(fmt.Sprint("chunk ", k), func(t *testing.T) {
 			l.T = t
 			p.arm(k*wire - wire/2)
 			content, mark := message()
 			l.send(content)
-			sent++
 			l.arrivedOnce(mark)
 			octets, cuts := p.passed()
 			if cuts != 1 {
@@ -210,18 +237,20 @@ func TestConnectionCutAtEveryChunk(t *testing.T) {
 			if most := (chunks+window+1)*wire*11/10 + 4*opening; octets > most {
 				t.Errorf("%d octets sent for a message of %d in base64, at most %d if resumed", octets, chunks*wire, most)
 			}
+			l.tookOnce(l.b, k*chunks*chunk, 0)
 		})
 	}
-	if n := l.sink.Count(); n != sent {
-		t.Errorf("%d messages in the mailbox, %d sent", n, sent)
+	if n := l.sink.Count(); n != chunks {
+		t.Errorf("%d messages in the mailbox, %d sent", n, chunks)
 	}
 }
 
 // TestKilledAtEveryChunk: the sender or the receiver dies when so many chunks
 // have been answered or taken, and is started again.
 func TestKilledAtEveryChunk(t *testing.T) {
+	t.Parallel()
 	exe := build(t)
-	for _, k := range which() {
+	for k := 1; k <= chunks; k++ {
 		for _, victim := range []string{"a", "b"} {
 			t.Run(fmt.Sprintf("%s at chunk %d", victim, k), func(t *testing.T) {
 				t.Parallel()
@@ -250,6 +279,13 @@ func TestKilledAtEveryChunk(t *testing.T) {
 				}
 				l.start(dies)
 				l.arrivedOnce(mark)
+				// What was taken is still there, whoever died: the receiver's
+				// store had the octets of each chunk before it said so.
+				left := chunks * chunk
+				if victim == "b" {
+					left -= k * chunk
+				}
+				l.tookOnce(l.b, left, 1)
 				if n := l.sink.Count(); n != 1 {
 					t.Errorf("%d messages in the mailbox", n)
 				}
@@ -261,13 +297,14 @@ func TestKilledAtEveryChunk(t *testing.T) {
 // TestAnotherNodeGoesOn: of two nodes of the receiver, on one PostgreSQL, the
 // one that has the transfer dies for good.
 func TestAnotherNodeGoesOn(t *testing.T) {
+	t.Parallel()
 	exe := build(t)
 	server := storetest.StartPostgres(t)
-	for i, k := range which() {
+	for k := 1; k <= chunks; k++ {
 		t.Run(fmt.Sprint("chunk ", k), func(t *testing.T) {
 			l := newLab(t, exe)
 			addrs := l.addrs(6)
-			schema := fmt.Sprint("resume_", i)
+			schema := fmt.Sprint("resume_", k)
 			p := newProxy(t, addrs[5])
 			l.a = l.gateway("a", "a.example", l.sqlite("a"), "", addrs[0], addrs[1], "b.example", addrs[3])
 			first := l.gateway("b1", "b.example", server, schema, addrs[2], addrs[3], "a.example", addrs[1])
@@ -292,6 +329,7 @@ func TestAnotherNodeGoesOn(t *testing.T) {
 			if most := (chunks-k+1)*wire*11/10 + 2*opening; octets > most {
 				t.Errorf("%d octets went to the second node, at most %d if resumed", octets, most)
 			}
+			l.tookOnce(l.b, (chunks-k)*chunk, 1)
 		})
 	}
 }

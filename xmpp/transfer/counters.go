@@ -14,6 +14,7 @@ const (
 	countRefused      = "refused"       // messages refused for all recipients
 	countReady        = "ready"         // transfers begun in chunks
 	countResumed      = "resumed"       // of those, taken up above offset 0
+	countOctets       = "chunk-octets"  // octets of content taken from chunks, none of them twice
 	countStray        = "chunk-stray"   // chunks repeated, overlapping or too far ahead
 	countUnknown      = "unknown"       // requests for a transfer that is not open here
 	countWrongContent = "wrong-content" // content that is not what was offered
@@ -33,9 +34,11 @@ type tally struct {
 
 func newTally() *tally { return &tally{n: map[string]int64{}} }
 
-func (t *tally) add(name string) {
+func (t *tally) add(name string) { t.addN(name, 1) }
+
+func (t *tally) addN(name string, n int) {
 	t.mu.Lock()
-	t.n[name]++
+	t.n[name] += int64(n)
 	t.mu.Unlock()
 }
 

@@ -88,6 +88,7 @@ func (r *request) appendChunk(ctx context.Context, s *slot, offset int64, piece 
 			return nil, r.lost(s, err)
 		}
 		s.open.scan.Write(piece)
+		r.s.tally.addN(countOctets, len(piece))
 		at = stands
 		r.s.open.progressed(s)
 		s.wake()

@@ -21,7 +21,8 @@ func trustOf(l *Listener) string {
 // beside checks a listener that an MTA beside us uses, and puts the defaults of
 // its kind in force.
 func (c *checker) beside(at string, l *Listener) {
-	if path, ok := l.UnixSocket(); ok {
+	// A filter's client tells of its own clients, for which it must have an address.
+	if path, ok := l.UnixSocket(); ok && l.Kind != ListenFilter {
 		c.unixSocket(at+".address", l, path)
 	} else {
 		c.socket(at+".address", l.Address)
@@ -81,6 +82,12 @@ func (c *checker) besideKeys(at string, l *Listener) {
 		if l.OwnAnswer != "" {
 			c.add(at+".own_answer", `is of no use without kind = "lookup"`)
 		}
+	}
+	switch {
+	case l.Kind == ListenFilter:
+		c.hop(at+".next", &l.Next, "smtp")
+	case l.Next != "":
+		c.add(at+".next", `is of no use without kind = "filter"`)
 	}
 }
 

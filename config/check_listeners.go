@@ -5,7 +5,7 @@ import "net/netip"
 func (c *checker) listeners(cfg *Config) {
 	for i := range cfg.Listeners {
 		l, at := &cfg.Listeners[i], item("listener", i)
-		c.oneOf(at+".kind", l.Kind, ListenRelay, ListenSubmission, ListenLMTP, ListenLookup)
+		c.oneOf(at+".kind", l.Kind, ListenRelay, ListenSubmission, ListenLMTP, ListenLookup, ListenMilter, ListenFilter)
 		c.networks(at+".trusted", l.Trusted, trustOf(l))
 		c.besideKeys(at, l)
 		if l.Beside() {

@@ -55,7 +55,7 @@ const (
 // Listener is a socket that takes mail by SMTP or LMTP, or at which an MTA
 // beside us asks.
 type Listener struct {
-	Kind     string    `toml:"kind"`      // ListenRelay, ListenSubmission, ListenLMTP, ListenLookup
+	Kind     string    `toml:"kind"`      // ListenRelay, ListenSubmission, ListenLMTP, ListenLookup, ListenMilter, ListenFilter
 	Address  string    `toml:"address"`   // host:port; for those beside us also ListenUnix and a path
 	TLS      string    `toml:"tls"`       // ListenPlain, ListenStartTLS, ListenImplicit
 	Trusted  []Network `toml:"trusted"`   // clients that may relay to any domain
@@ -67,6 +67,7 @@ type Listener struct {
 
 	Answer    string `toml:"answer"`     // with ListenLookup: for a peer's domain
 	OwnAnswer string `toml:"own_answer"` // with ListenLookup: for a domain of ours; "" for not found
+	Next      string `toml:"next"`       // with ListenFilter: smtp://host:port
 }
 
 // Values of Listener.Kind, Listener.TLS and Listener.Auth.
@@ -75,6 +76,8 @@ const (
 	ListenSubmission = "submission"
 	ListenLMTP       = "lmtp"
 	ListenLookup     = "lookup" // which domains are peers now
+	ListenMilter     = "milter"
+	ListenFilter     = "filter" // Postfix's smtpd_proxy_filter
 
 	ListenUnix = "unix:" // and the path of a socket, in Listener.Address
 
@@ -89,7 +92,7 @@ const (
 // Beside reports whether an MTA beside us uses the listener, and no client of
 // its own.
 func (l Listener) Beside() bool {
-	return l.Kind == ListenLookup
+	return l.Kind == ListenLookup || l.Kind == ListenMilter || l.Kind == ListenFilter
 }
 
 // UnixSocket returns the path of a listener in the file system.

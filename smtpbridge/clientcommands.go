@@ -26,6 +26,7 @@ type capabilities struct {
 	deliverBy  bool     // RFC 2852
 	minBy      int64    // seconds that it needs at least; 0: none told
 	auth       []string // RFC 4954: mechanisms, upper-case
+	xforward   []string // Postfix's XFORWARD: attributes, upper-case
 }
 
 // parseCapabilities reads the lines of a reply to EHLO or LHLO; the first is
@@ -68,6 +69,8 @@ func parseCapabilities(lines []string) capabilities {
 			}
 		case "AUTH":
 			c.auth = words[1:]
+		case "XFORWARD":
+			c.xforward = words[1:]
 		case "SIZE":
 			c.size = true
 			if len(words) > 1 {

@@ -39,6 +39,15 @@ type Handler interface {
 	Accept(ctx context.Context, c mail.Client, m *mail.Message, perRecipient bool) []mail.Verdict
 }
 
+// SessionHandler is a Handler that has something to keep for each session.
+type SessionHandler interface {
+	Handler
+	// Session returns what is called for one session in place of the
+	// SessionHandler, by one goroutine at a time, and closed at its end where it
+	// is an io.Closer. It must not wait.
+	Session() Handler
+}
+
 // ServerConfig says what a Server is.
 type ServerConfig struct {
 	Kind        Kind
@@ -53,6 +62,7 @@ type ServerConfig struct {
 
 	Extensions ServerExtensions // see DefaultExtensions
 	Rates      ServerRates
+	Clients    []netip.Prefix // who may connect at all; nil: everybody
 	Proxies    []netip.Prefix // whose connections begin with a PROXY header, versions 1 and 2
 	XClient    []netip.Prefix // who may use XCLIENT: they can be anybody
 	XForward   []netip.Prefix // who may use XFORWARD

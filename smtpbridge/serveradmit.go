@@ -29,6 +29,8 @@ func (s *Server) register(conn net.Conn) (*session, serverReply) {
 	switch {
 	case s.isStopping():
 		return nil, serverReply{421, "4.3.2", "service is shutting down"}
+	case !s.mayConnect(addrPort(conn.RemoteAddr())):
+		return nil, serverReply{554, "5.7.1", "not permitted from your address"}
 	case len(s.sessions) >= s.cfg.Limits.Connections:
 		return nil, serverReply{421, "4.3.2", "too many connections, try again later"}
 	}
@@ -41,6 +43,11 @@ func (s *Server) register(conn net.Conn) (*session, serverReply) {
 	s.sessions[sess] = struct{}{}
 	s.wg.Add(1)
 	return sess, serverReply{}
+}
+
+// mayConnect leaves who may use a local socket to the socket's file.
+func (s *Server) mayConnect(addr netip.AddrPort) bool {
+	return s.cfg.Clients == nil || !addr.IsValid() || within(addr.Addr(), s.cfg.Clients)
 }
 
 // countIn counts a session by its client's address.

@@ -15,16 +15,17 @@ import (
 
 // session is one client's connection. All but stop runs on one goroutine.
 type session struct {
-	srv    *Server
-	conn   net.Conn // as accepted
-	stream net.Conn // conn, or TLS over it
-	in     *sessionInput
-	out    *sessionOutput
-	client mail.Client
-	key    string        // by which the connection is counted; "" for not at all
-	trust  sessionTrust  // in what the client tells about others
-	told   xclientHello  // what a neighbour said that its client said
-	tls    tlsConnection // what AUTH binds to
+	srv     *Server
+	conn    net.Conn // as accepted
+	stream  net.Conn // conn, or TLS over it
+	in      *sessionInput
+	out     *sessionOutput
+	client  mail.Client
+	key     string       // by which the connection is counted; "" for not at all
+	trust   sessionTrust // in what the client tells about others
+	told    xclientHello // what a neighbour said that its client said
+	handler Handler
+	tls     tlsConnection // what AUTH binds to
 
 	greeted   bool           // EHLO, HELO or LHLO was given since the start or STARTTLS
 	env       *mail.Envelope // of the transaction in hand; nil outside one
@@ -61,6 +62,10 @@ func newSession(srv *Server, conn net.Conn) *session {
 		LMTP:  srv.cfg.Kind == KindLMTP,
 	}
 	s.use(conn)
+	s.handler = srv.cfg.Handler
+	if perSession, ok := s.handler.(SessionHandler); ok {
+		s.handler = perSession.Session()
+	}
 	return s
 }
 
@@ -290,6 +295,9 @@ func (s *session) breakOff() bool {
 
 func (s *session) close() {
 	s.reset()
+	if h, ok := s.handler.(io.Closer); ok {
+		h.Close()
+	}
 	if s.stream != s.conn {
 		s.stream.SetWriteDeadline(time.Now().Add(time.Second))
 		s.stream.Close() // with TLS's own good-bye

@@ -116,7 +116,7 @@ func (s *session) handOver(ctx context.Context, m *mail.Message) bool {
 	if s.client.LMTP {
 		want = len(m.Envelope.Recipients)
 	}
-	verdicts := s.srv.cfg.Handler.Accept(ctx, s.client, m, s.client.LMTP)
+	verdicts := s.handler.Accept(ctx, s.client, m, s.client.LMTP)
 	if len(verdicts) != want {
 		s.srv.cfg.Log.Error("wrong number of verdicts", "id", m.ID, "want", want, "got", len(verdicts))
 		return s.replyAll(m.Envelope, failureReply(mail.Fail(mail.Internal, "", nil)))

@@ -35,7 +35,7 @@ func (s *session) mail(ctx context.Context, cmd command) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.srv.cfg.Timeouts.Check)
 	defer cancel()
-	if f := s.srv.cfg.Handler.Sender(ctx, s.client, env); f != nil {
+	if f := s.handler.Sender(ctx, s.client, env); f != nil {
 		return s.refuse(failureReply(f))
 	}
 	s.env = &env
@@ -72,7 +72,7 @@ func (s *session) rcpt(ctx context.Context, cmd command) bool {
 	defer cancel()
 	env := *s.env
 	env.Recipients = slices.Clip(env.Recipients)
-	if f := s.srv.cfg.Handler.Recipient(ctx, s.client, env, r); f != nil {
+	if f := s.handler.Recipient(ctx, s.client, env, r); f != nil {
 		return s.refuseRecipient(f)
 	}
 	s.env.Recipients = append(s.env.Recipients, r)

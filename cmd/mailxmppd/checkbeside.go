@@ -12,7 +12,12 @@ import (
 func (n *inspection) beside() {
 	lookup := false
 	for _, l := range n.cfg.Listeners {
-		if l.Kind == config.ListenLookup {
+		switch l.Kind {
+		case config.ListenMilter:
+			n.add(levelOK, "settings", "milter %s: in Postfix's main.cf, smtpd_milters = %s", l.Address, postfixSocket(l))
+		case config.ListenFilter:
+			n.add(levelOK, "settings", "filter %s: for Postfix's smtp service in master.cf, -o smtpd_proxy_filter=%s", l.Address, l.Address)
+		case config.ListenLookup:
 			lookup = true
 			n.add(levelOK, "settings", "lookup %s: in Postfix's main.cf, transport_maps = socketmap:%s:peers", l.Address, postfixSocket(l))
 			if !n.takes(l.Answer) {
@@ -54,7 +59,7 @@ func (n *inspection) takes(answer string) bool {
 // that everybody may use, or by asking us about it.
 func (n *inspection) judges() bool {
 	for _, l := range n.cfg.Listeners {
-		if l.Kind == config.ListenRelay && !loopback(l.Address) {
+		if l.Kind == config.ListenMilter || l.Kind == config.ListenFilter || l.Kind == config.ListenRelay && !loopback(l.Address) {
 			return true
 		}
 	}

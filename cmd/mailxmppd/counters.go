@@ -27,6 +27,11 @@ func (p *parts) counters(cfg *config.Config) map[string]any {
 			out[name] = server.Counts()
 		case *smtpbridge.Lookup:
 			out[name] = server.Counts()
+		case *smtpbridge.Milter:
+			out[name] = server.Counts()
+		case filtering:
+			out[name] = server.Counts()
+			out[name+" next"] = server.filter.Counts()
 		}
 	}
 	return out

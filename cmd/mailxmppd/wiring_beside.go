@@ -9,6 +9,7 @@ import (
 
 	"mailxmppd/admin"
 	"mailxmppd/config"
+	"mailxmppd/gateway"
 	"mailxmppd/mail"
 	"mailxmppd/smtpbridge"
 )
@@ -46,6 +47,62 @@ func (s standings) Standing(ctx context.Context, domain string) (mail.Standing, 
 	return s.x.directory.Standing(ctx, s.local, domain)
 }
 
+// judge answers the mail server beside us. It sees to it that recipients of ours
+// exist and that mail does not loop; what the mail server may relay is its own
+// business.
+type judge struct {
+	entrance *gateway.Entrance
+	own      map[string]bool
+}
+
+func newJudge(cfg *config.Config, g *gateway.Gateway) judge {
+	j := judge{entrance: &gateway.Entrance{Gateway: g}, own: map[string]bool{"": true}} // "postmaster" alone is ours
+	for _, d := range cfg.Domains {
+		j.own[d.Name] = true
+	}
+	return j
+}
+
+// Recipient implements smtpbridge.Judge.
+func (j judge) Recipient(ctx context.Context, c mail.Client, env mail.Envelope, r mail.Recipient) *mail.Failure {
+	if !j.own[r.Address.Domain] {
+		return nil
+	}
+	return j.entrance.Recipient(ctx, c, env, r)
+}
+
+// Content implements smtpbridge.Judge.
+func (j judge) Content(_ context.Context, a smtpbridge.Arrival) ([]smtpbridge.HeaderField, *mail.Failure) {
+	if a.Facts.Received > mail.MaxHops {
+		return nil, mail.Fail(mail.Loop, "", nil)
+	}
+	return nil, nil
+}
+
+// filtering is a server with the filter that it serves, which counts too.
+type filtering struct {
+	*smtpbridge.Server
+	filter *smtpbridge.Filter
+}
+
+// filterServer makes what Postfix hands mail to before it queues it.
+func (p *parts) filterServer(cfg *config.Config, l config.Listener, log *slog.Logger) (service, error) {
+	next, err := smtpbridge.ParseHop(l.Next)
+	if err != nil {
+		return service{}, err
+	}
+	filter, err := smtpbridge.NewFilter(smtpbridge.FilterConfig{Judge: newJudge(cfg, p.gateway), Client: p.client, Next: next, Log: log})
+	if err != nil {
+		return service{}, err
+	}
+	trusted := prefixes(l.Trusted)
+	server, err := smtpbridge.NewServer(smtpbridge.ServerConfig{
+		Kind: smtpbridge.KindRelay, Hostname: cfg.SMTP.Hostname, Limits: serverLimits(cfg),
+		Clients: trusted, XForward: trusted, Handler: filter, Log: log,
+	})
+	return service{server: filtering{server, filter}}, err
+}
+
 // besideServer makes the server of a listener for the mail server beside us.
 func (p *parts) besideServer(cfg *config.Config, l config.Listener, log *slog.Logger) (service, error) {
 	switch l.Kind {
@@ -59,6 +116,14 @@ func (p *parts) besideServer(cfg *config.Config, l config.Listener, log *slog.Lo
 			Trusted: prefixes(l.Trusted), Connections: cfg.Limits.Connections, Log: log,
 		})
 		return service{server: lookup}, err
+	case config.ListenMilter:
+		m, err := smtpbridge.NewMilter(smtpbridge.MilterConfig{
+			Judge: newJudge(cfg, p.gateway), Limits: serverLimits(cfg), Trusted: prefixes(l.Trusted),
+			Connections: cfg.Limits.Connections, Log: log,
+		})
+		return service{server: m}, err
+	case config.ListenFilter:
+		return p.filterServer(cfg, l, log)
 	}
 	return service{}, fmt.Errorf("listener %s: unknown kind %q", l.Address, l.Kind)
 }

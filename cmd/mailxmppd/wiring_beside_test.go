@@ -91,6 +91,15 @@ kind = "lookup"
 address = "unix:lookup"
 answer = "lmtp:[127.0.0.1]:2424"
 `, "transport_maps = socketmap:unix:"},
+		{"milter", `[[listener]]
+kind = "milter"
+address = "127.0.0.1:10028"
+`, "smtpd_milters = inet:127.0.0.1:10028"},
+		{"filter", `[[listener]]
+kind = "filter"
+address = "127.0.0.1:10025"
+next = "smtp://127.0.0.1:10026"
+`, "-o smtpd_proxy_filter=127.0.0.1:10025"},
 		{"leads nowhere", `[[listener]]
 kind = "lookup"
 address = "127.0.0.1:0"

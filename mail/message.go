@@ -67,6 +67,14 @@ func randomTransferID() string {
 	return hex.EncodeToString(sum[:])
 }
 
+// ServiceTransferID returns the id for a message whose id otherwise is tid, where
+// it goes to a service that takes the mail of several domains: each of those
+// has a transfer of its own there (xep-draft section 5.1).
+func ServiceTransferID(tid, domain string) string {
+	sum := sha256.Sum256([]byte(tid + "\x00" + domain))
+	return hex.EncodeToString(sum[:])
+}
+
 // Binding is a domain that a stream speaks for, with what showed it
 // (xep-draft section 6).
 type Binding struct {

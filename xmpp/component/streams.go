@@ -49,16 +49,16 @@ func (o over) Bulk(ctx context.Context, local, remote string, targets []stream.T
 	return o.Link(ctx, local, remote, nil)
 }
 
-func (o over) Probe(ctx context.Context, local, remote string, targets []stream.Target) (*wire.Element, error) {
+func (o over) Probe(ctx context.Context, local, remote string, targets []stream.Target, payload []byte) (*wire.Element, error) {
 	c := o.components[local]
 	if c == nil {
-		return o.Streams.Probe(ctx, local, remote, targets)
+		return o.Streams.Probe(ctx, local, remote, targets, payload)
 	}
 	l, err := c.Link(ctx, local, remote)
 	if err != nil {
 		return nil, err
 	}
-	el, err := l.Request(ctx, "get", []byte("<query xmlns='"+nsDiscoInfo+"'/>"))
+	el, err := l.Request(ctx, "get", payload)
 	if b, ok := errors.AsType[*Bounce](err); ok {
 		return nil, &stream.NegotiationError{Stage: stream.StageDial, Condition: b.Refusal.Condition, Err: b}
 	}

@@ -24,16 +24,21 @@ const (
 	askAgain = time.Hour
 )
 
+const infoQuery = "<query xmlns='http://jabber.org/protocol/disco#info'/>"
+
 // announced is what a domain said on one link: with the feature it holds as
 // long as the link does.
 type announced struct {
 	pair    pair
 	caps    transfer.Capabilities
-	has     bool
+	has     bool      // the feature; whose mail is taken, takes tells
 	err     error     // it did not answer
 	until   time.Time // of what is not a feature
 	counted bool      // the absence has been held against the domain
 }
+
+// takes reports whether whoever is asked on the link takes the mail of a domain.
+func (a announced) takes(domain string) bool { return a.has && a.caps.TakesFor(a.pair.remote, domain) }
 
 // linkFacts is what was announced on the links that are live.
 type linkFacts struct {
@@ -62,14 +67,14 @@ func (f *linkFacts) put(l Link, a announced) {
 	f.known[l] = a
 }
 
-// withFeature finds a link of the pair that has it, where the one to be used
-// first has not: a domain's chat server has its streams beside the mail
-// service's.
-func (f *linkFacts) withFeature(p pair) (Link, announced) {
+// withFeature finds a link of the pair that takes a domain's mail, where the one
+// to be used first does not: a domain's chat server has its streams beside the
+// mail service's.
+func (f *linkFacts) withFeature(p pair, domain string) (Link, announced) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for l, a := range f.known {
-		if a.pair == p && a.has && !dead(l) {
+		if a.pair == p && a.takes(domain) && !dead(l) {
 			return l, a
 		}
 	}
@@ -130,7 +135,13 @@ func dead(l Link) bool {
 }
 
 // Forget drops what a domain announced on its links, so that it is asked anew.
-func (d *Directory) Forget(local, domain string) { d.links.forget(pair{local, domain}) }
+func (d *Directory) Forget(local, domain string) {
+	local = d.nameOf(local)
+	d.links.forget(pair{local, domain})
+	if l, _ := d.listings.get(domain); l.via != "" {
+		d.links.forget(pair{local, l.via})
+	}
+}
 
 // features asks a domain once per link what it takes (xep-draft section 4.2)
 // and remembers a feature shown: it comes from a proven stream, whoever opened
@@ -141,7 +152,7 @@ func (d *Directory) features(ctx context.Context, p pair, l Link, at service) an
 	}
 	asking, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
 	defer cancel()
-	el, err := l.Request(asking, "get", []byte("<query xmlns='http://jabber.org/protocol/disco#info'/>"))
+	el, err := l.Request(asking, "get", []byte(infoQuery))
 	a := announced{pair: p}
 	if err != nil && !definite(err) {
 		mute := muteFor
@@ -158,7 +169,7 @@ func (d *Directory) features(ctx context.Context, p pair, l Link, at service) an
 	a.until = time.Now().Add(askAgain)
 	d.links.put(l, a)
 	d.cfg.Log.Info("peer discovered", "peer", p.remote, "local", p.local, "feature", a.has, "policy", a.caps.Policy)
-	if a.has {
+	if a.takes(p.remote) {
 		d.note(p.remote, func(k *known, now time.Time) { k.sight(now, a.caps, at) })
 	}
 	return a

@@ -39,10 +39,13 @@ type DNS interface {
 
 // Config configures a Directory. Zero values stand for the defaults.
 type Config struct {
-	Peers   []Configured
-	DNS     DNS
-	Streams Streams
-	Store   store.Peers
+	Peers []Configured
+	// Services are the names under which domains of ours send and take their
+	// mail, where these are not their own (xep-draft section 6.3).
+	Services map[string]string
+	DNS      DNS
+	Streams  Streams
+	Store    store.Peers
 	// Validating says that DNS validates DNSSEC, or asks over a trusted path one
 	// that does. Without it an answer marked as secure is as good as any other.
 	Validating  bool
@@ -64,6 +67,7 @@ type Directory struct {
 	probes      singleflight.Group
 	memory      memory
 	links       linkFacts
+	listings    listings
 	waiting     waiting
 	withdrawals withdrawals
 	ctx         context.Context
@@ -83,6 +87,7 @@ func NewDirectory(cfg Config) *Directory {
 	d := &Directory{cfg: cfg, configured: map[string]Configured{}}
 	d.memory = memory{store: cfg.Store, negativeFor: cfg.NegativeFor, writing: make(chan struct{}, 1), entries: map[string]entry{}}
 	d.links = linkFacts{known: map[Link]announced{}, bidi: map[pair]time.Time{}}
+	d.listings = listings{validFor: cfg.NegativeFor, turns: make(chan struct{}, listingsAtOnce), known: map[string]listing{}}
 	d.withdrawals = withdrawals{turns: make(chan struct{}, withdrawalsAtOnce), asked: map[string]time.Time{}}
 	d.waiting = waiting{max: cfg.MaxExpected, until: map[pair]time.Time{}, noting: make(chan struct{}, maxNoting)}
 	for _, c := range cfg.Peers {

@@ -18,10 +18,10 @@
 // question to the network is bounded: discovery by Config.Timeout, records,
 // addresses and withdrawals by number.
 //
-// Services of another name (section 4.5) are not looked for. Chat servers list
-// whatever runs beside them, and a service that shows the feature for its own
-// name would refuse the domain's mail for good, which goes well by SMTP: the
-// service would have to name the domains that it serves before mail may follow.
+// A service of another name (section 4.5) has a domain's mail only where both
+// have said so: the domain lists it, on a stream of ours to the domain, and it
+// names the domain. Chat servers list whatever runs beside them, and a service
+// that takes but its own name's mail would refuse the domain's for good.
 //
 // Failure semantics: Rule and Standing answer Unsure only where our own memory
 // cannot be read. Link's errors are *mail.Failure and temporary.

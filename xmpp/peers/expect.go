@@ -29,7 +29,7 @@ func (d *Directory) ask(p pair) {
 // whoever keeps the streams tells when there is. It does not block. Beyond
 // MaxExpected domains it does nothing, and the mail waits for its own retry.
 func (d *Directory) Expect(local, domain string) {
-	p := pair{local, domain}
+	p := pair{d.nameOf(local), domain}
 	if d.configured[domain].Policy != Never {
 		d.waiting.enter(p, func() { d.running.Go(func() { d.redial(p) }) })
 	}
@@ -44,7 +44,7 @@ func (d *Directory) redial(p pair) {
 		case <-d.ctx.Done():
 			return
 		}
-		if d.cfg.Streams.Live(p.local, p.remote) != nil {
+		if d.Live(p.local, p.remote) {
 			return
 		}
 		_, _, err := d.Link(d.ctx, p.local, p.remote)

@@ -31,6 +31,7 @@ const (
 type known struct {
 	sighted  time.Time // when it was last seen with the feature
 	service  service   // where a stream of ours last found the feature
+	via      string    // the service of another name that showed it; "" for the domain itself
 	pinned   time.Time // until when its own policy holds it to XMPP
 	xmppOnly bool      // it says that its own mail comes over XMPP alone; holds as long as the pin
 	absent   time.Time // when it first said, with no sighting since, that it takes no mail
@@ -75,6 +76,13 @@ func (k *known) sight(now time.Time, caps transfer.Capabilities, at service) {
 	if caps.Policy == "enforce" && caps.MaxAge > 0 {
 		k.pinned, k.xmppOnly = now.Add(min(caps.MaxAge, longestPin)), caps.Sends == "xmpp-only"
 	}
+}
+
+// sightThrough notes that a service which the domain lists has shown that it
+// takes the domain's mail (xep-draft section 6.3). Its policy is the domain's.
+func (k *known) sightThrough(now time.Time, caps transfer.Capabilities, via string) {
+	k.sight(now, caps, atUnknown)
+	k.via = via
 }
 
 // deny notes that the domain has said, where its word counts, that it takes no
@@ -127,6 +135,7 @@ type record struct {
 	Version  int     `json:"v"`
 	Sighted  *int64  `json:"sighted_ms,omitempty"`
 	Service  service `json:"service,omitempty"`
+	Via      string  `json:"via,omitempty"`
 	PinLeft  int64   `json:"pin_left_ms,omitempty"`
 	XMPPOnly bool    `json:"xmpp_only,omitempty"`
 	Absent   *int64  `json:"absent_ms,omitempty"`
@@ -137,7 +146,7 @@ type record struct {
 
 func (k known) encode(now time.Time) ([]byte, error) {
 	r := record{
-		Version: recordVersion, Sighted: ageOf(k.sighted, now), Service: k.service,
+		Version: recordVersion, Sighted: ageOf(k.sighted, now), Service: k.service, Via: k.via,
 		Absent: ageOf(k.absent, now), Negative: ageOf(k.negative, now), Why: k.why,
 		DeniedBy: k.deniedBy,
 	}
@@ -162,7 +171,7 @@ func decode(facts []byte, age time.Duration, now time.Time) (known, error) {
 	}
 	written := now.Add(-max(age, 0))
 	k := known{
-		sighted: timeOf(r.Sighted, written), service: r.Service,
+		sighted: timeOf(r.Sighted, written), service: r.Service, via: r.Via,
 		absent: timeOf(r.Absent, written), negative: timeOf(r.Negative, written), why: r.Why,
 		deniedBy: r.DeniedBy,
 	}

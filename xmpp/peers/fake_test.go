@@ -1,6 +1,7 @@
 package peers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -58,6 +59,7 @@ func answerOf[T any](records []T, fails, secure bool) dns.Answer[T] {
 // fakeLink answers disco#info as told.
 type fakeLink struct {
 	info    string // the answer's payload, "" for none
+	items   string // the answer to disco#items; "" for an empty one
 	err     error
 	inbound bool
 	done    chan struct{}
@@ -80,6 +82,8 @@ func withPolicy(policy string, age time.Duration, sends string) string {
 	return "<query xmlns='http://jabber.org/protocol/disco#info'>" + string(info) + "</query>"
 }
 
+const noItems = "<query xmlns='http://jabber.org/protocol/disco#items'/>"
+
 func quiet() *log.Logger { return log.New(io.Discard, "", 0) }
 
 func newFakeLink(info string, err error) *fakeLink {
@@ -96,7 +100,10 @@ func (l *fakeLink) Binding() mail.Binding {
 	return mail.Binding{Addr: l.addr}
 }
 
-func (l *fakeLink) Request(context.Context, string, []byte) (*wire.Element, error) {
+func (l *fakeLink) Request(_ context.Context, _ string, payload []byte) (*wire.Element, error) {
+	if string(payload) == itemsQuery && l.err == nil {
+		return element(cmp.Or(l.items, noItems))
+	}
 	l.mu.Lock()
 	l.asked++
 	l.mu.Unlock()
@@ -168,9 +175,12 @@ func (f *fakeStreams) Bulk(ctx context.Context, local, remote string, targets []
 	return f.second, nil
 }
 
-func (f *fakeStreams) Probe(context.Context, string, string, []stream.Target) (*wire.Element, error) {
+func (f *fakeStreams) Probe(_ context.Context, _, _ string, _ []stream.Target, payload []byte) (*wire.Element, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if string(payload) == itemsQuery {
+		return element(noItems)
+	}
 	f.probes++
 	if f.probed == "" {
 		return nil, &stream.NegotiationError{Stage: stream.StageBidi}

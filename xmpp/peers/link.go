@@ -8,6 +8,7 @@ import (
 	"mailxmppd/mail"
 	"mailxmppd/xmpp/stream"
 	"mailxmppd/xmpp/transfer"
+	"mailxmppd/xmpp/wire"
 )
 
 // Link returns a live link to a domain that has the feature, dialling if need
@@ -18,7 +19,7 @@ func (d *Directory) Link(ctx context.Context, local, domain string) (transfer.Li
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.cfg.LinkTimeout)
 	defer cancel()
-	l, a, f := d.link(ctx, pair{local, domain})
+	l, a, f := d.link(ctx, pair{d.nameOf(local), domain})
 	if f != nil {
 		if f.Kind == mail.Unreachable {
 			d.askWithdrawal(domain)
@@ -39,30 +40,67 @@ func (d *Directory) Bulk(ctx context.Context, local, domain string) (transfer.Li
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.cfg.LinkTimeout)
 	defer cancel()
-	r, f := d.reach(ctx, domain)
+	p := pair{d.nameOf(local), domain}
+	if service := only.Binding().Remote; service != "" {
+		p.remote = service
+	}
+	r, f := d.reach(ctx, p.remote)
 	if f != nil {
 		r.targets = nil // what the peer has opened may still be two
 	}
-	second, err := d.cfg.Streams.Bulk(ctx, local, domain, r.targets)
+	second, err := d.cfg.Streams.Bulk(ctx, p.local, p.remote, r.targets)
 	if err != nil {
 		return only, nil
 	}
-	if a := d.features(ctx, pair{local, domain}, second, r.of(second)); !a.has {
+	if a := d.features(ctx, p, second, r.of(second)); !a.takes(domain) {
 		return only, nil // its chat server's, perhaps
 	}
 	return second, nil
 }
 
+// link finds the way to a domain: through a service that was found before, to
+// the domain itself, or through a service that it lists.
 func (d *Directory) link(ctx context.Context, p pair) (Link, announced, *mail.Failure) {
+	if l, a, ok := d.knownService(ctx, p); ok {
+		return l, a, nil
+	}
+	l, a, r, f := d.connect(ctx, p, p.remote)
+	switch {
+	case f != nil && stageOf(f.Cause) == stream.StageBidi:
+		return d.oneWay(ctx, p, r, f)
+	case f != nil:
+		return nil, announced{}, f
+	case a.takes(p.remote):
+		d.locateFeature(p.remote, r.of(l))
+		return l, a, nil
+	case a.err != nil || !r.ours(l):
+		return nil, announced{}, featureless(p.remote, a)
+	}
+	service, sa, f := d.findService(ctx, p, func(ctx context.Context, payload []byte) (*wire.Element, error) {
+		return l.Request(ctx, "get", payload)
+	})
+	switch {
+	case service != nil || f != nil:
+		return service, sa, f
+	case !r.holds(l):
+		return nil, announced{}, featureless(p.remote, a)
+	}
+	return nil, announced{}, d.deny(ctx, p.remote, r, func() bool { return d.links.count(l) })
+}
+
+// connect returns a link of the pair and what was announced on it: one that
+// takes the mail of domain, or else one whose answer was asked for just where
+// DNS leads, if the streams let us have one.
+func (d *Directory) connect(ctx context.Context, p pair, domain string) (Link, announced, reach, *mail.Failure) {
 	live := d.cfg.Streams.Live(p.local, p.remote)
 	var said *mail.Failure // by the live link
 	if live != nil {
 		a := d.features(ctx, p, live, atUnknown)
-		if a.has {
-			return live, a, nil
+		if a.takes(domain) {
+			return live, a, reach{}, nil
 		}
-		if other, a := d.links.withFeature(p); other != nil {
-			return other, a, nil
+		if other, a := d.links.withFeature(p, domain); other != nil {
+			return other, a, reach{}, nil
 		}
 		said = featureless(p.remote, a)
 	}
@@ -71,7 +109,7 @@ func (d *Directory) link(ctx context.Context, p pair) (Link, announced, *mail.Fa
 		if said != nil {
 			f = said
 		}
-		return nil, announced{}, f
+		return nil, announced{}, r, f
 	}
 	l, err := live, error(nil)
 	switch {
@@ -81,20 +119,9 @@ func (d *Directory) link(ctx context.Context, p pair) (Link, announced, *mail.Fa
 		l, err = d.cfg.Streams.Bulk(ctx, p.local, p.remote, r.targets)
 	}
 	if err != nil {
-		if stageOf(err) == stream.StageBidi {
-			return nil, announced{}, d.oneWay(ctx, p, r, err)
-		}
-		return nil, announced{}, noStream(p.remote, err)
+		return nil, announced{}, r, noStream(p.remote, err)
 	}
-	a := d.features(ctx, p, l, r.of(l))
-	switch {
-	case a.has:
-		d.locateFeature(p.remote, r.of(l))
-		return l, a, nil
-	case a.err != nil || !r.holds(l):
-		return nil, announced{}, featureless(p.remote, a)
-	}
-	return nil, announced{}, d.deny(ctx, p.remote, r, func() bool { return d.links.count(l) })
+	return l, d.features(ctx, p, l, r.of(l)), r, nil
 }
 
 // of says at which service a link was made.
@@ -166,23 +193,29 @@ func (r reach) speaksFor(k known) bool {
 }
 
 // oneWay deals with a domain whose server has proven itself and has no
-// bidirectional streams: no mail goes there, but it can say that it takes
-// none. It is asked only where mail is held for it otherwise.
-func (d *Directory) oneWay(ctx context.Context, p pair, r reach, err error) *mail.Failure {
-	f := unreachable(p.remote, "server of the peer domain has no bidirectional streams (XEP-0288)", err)
+// bidirectional streams: no mail goes there, but it can say that it takes none,
+// or which service does. It is asked only where mail is held for it otherwise.
+func (d *Directory) oneWay(ctx context.Context, p pair, r reach, f *mail.Failure) (Link, announced, *mail.Failure) {
+	f = unreachable(p.remote, "server of the peer domain has no bidirectional streams (XEP-0288)", f.Cause)
 	if _, basis, _, err := d.memory.recall(ctx, p.remote); err != nil || basis != Pinned && basis != Seen || !d.links.mayProbe(p) {
-		return f
+		return nil, announced{}, f
+	}
+	ask := func(ctx context.Context, payload []byte) (*wire.Element, error) {
+		return d.cfg.Streams.Probe(ctx, p.local, p.remote, r.targets, payload)
 	}
 	asking, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
 	defer cancel()
-	el, err := d.cfg.Streams.Probe(asking, p.local, p.remote, r.targets)
+	el, err := ask(asking, []byte(infoQuery))
 	if err != nil && !definite(err) {
-		return f
+		return nil, announced{}, f
 	}
 	if _, has := transfer.FromDisco(el); has {
-		return f
+		return nil, announced{}, f
 	}
-	return d.deny(ctx, p.remote, r, func() bool { return true })
+	if l, a, f := d.findService(ctx, p, ask); l != nil || f != nil {
+		return l, a, f
+	}
+	return nil, announced{}, d.deny(ctx, p.remote, r, func() bool { return true })
 }
 
 // featureless is the failure where a link cannot carry mail: the domain does

@@ -152,7 +152,7 @@ func saysTheSame(old, k known, now time.Time) bool {
 	return old == k ||
 		!old.sighted.IsZero() && !k.sighted.IsZero() && k.sighted.Sub(old.sighted) < rewriteTime &&
 			old.absent.IsZero() && k.absent.IsZero() && old.negative.Equal(k.negative) &&
-			old.service == k.service && old.xmppOnly == k.xmppOnly && now.Before(old.pinned) == now.Before(k.pinned) &&
+			old.service == k.service && old.via == k.via && old.xmppOnly == k.xmppOnly && now.Before(old.pinned) == now.Before(k.pinned) &&
 			old.pinned.Sub(k.pinned).Abs() < 2*rewriteTime
 }
 

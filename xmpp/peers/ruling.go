@@ -24,15 +24,15 @@ func (d *Directory) Standing(ctx context.Context, local, domain string) (mail.St
 
 // Rule is Standing with its reason.
 func (d *Directory) Rule(ctx context.Context, local, domain string) (Ruling, *mail.Failure) {
-	p, policy := pair{local, domain}, d.configured[domain].Policy
+	p, policy := pair{d.nameOf(local), domain}, d.configured[domain].Policy
 	switch policy {
 	case Never:
 		return Ruling{mail.Legacy, Operator, "configured to get its mail by SMTP"}, nil
 	case Required:
 		return Ruling{mail.Peer, Operator, "configured to get its mail over XMPP"}, nil
 	}
-	if l := d.cfg.Streams.Live(local, domain); l != nil {
-		if a := d.features(ctx, p, l, atUnknown); a.has {
+	if l := d.cfg.Streams.Live(p.local, domain); l != nil {
+		if a := d.features(ctx, p, l, atUnknown); a.takes(domain) {
 			return Ruling{mail.Peer, Seen, "takes mail on a live stream"}, nil
 		}
 	}

@@ -25,9 +25,9 @@ type Streams interface {
 	// Bulk returns the youngest live link, dialling if there are fewer than
 	// two; the only one where a second cannot be had.
 	Bulk(ctx context.Context, local, remote string, targets []stream.Target) (Link, error)
-	// Probe asks for disco#info by whatever stream there is, also those that
-	// are no links because the peer has no bidirectional ones.
-	Probe(ctx context.Context, local, remote string, targets []stream.Target) (*wire.Element, error)
+	// Probe asks, with an IQ of type get, by whatever stream there is, also
+	// those that are no links because the peer has no bidirectional ones.
+	Probe(ctx context.Context, local, remote string, targets []stream.Target, payload []byte) (*wire.Element, error)
 }
 
 // Over makes a stream manager fit for Config.Streams.

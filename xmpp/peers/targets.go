@@ -35,6 +35,12 @@ func (r reach) holds(l Link) bool {
 	return !l.Inbound() && slices.ContainsFunc(r.targets, func(t stream.Target) bool { return t.Addr == addr })
 }
 
+// ours reports whether what is asked over a link goes to the domain itself, and
+// not to whoever has opened a stream in its name: it is one of ours to a
+// target, or of the server that a component trusts with finding the domain
+// (xep-draft section 6.4).
+func (r reach) ours(l Link) bool { return r.holds(l) || l.Binding().Proof == "component" }
+
 // host is a name and port to resolve.
 type host struct {
 	name     string

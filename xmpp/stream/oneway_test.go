@@ -138,12 +138,14 @@ func TestAnswersThatCannotLeave(t *testing.T) {
 
 // TestProbe asks an ordinary server, which answers over a stream of its own.
 // Whoever else sends that answer is not believed.
+var infoQuery = []byte("<query xmlns='" + nsDiscoInfo + "'/>")
+
 func TestProbe(t *testing.T) {
 	questions := make(chan *wire.Element, 1)
 	capulet, chat := withChatServer(t, forward(questions))
 	result := make(chan string, 1)
 	go func() {
-		el, err := capulet.Probe(context.Background(), "capulet.example", "montague.example", chat.target())
+		el, err := capulet.Probe(context.Background(), "capulet.example", "montague.example", chat.target(), infoQuery)
 		if err != nil {
 			result <- err.Error()
 			return
@@ -173,7 +175,7 @@ func TestProbe(t *testing.T) {
 	// What is asked again goes over the stream that is there, in spite of the
 	// back-off for links.
 	go func() {
-		_, err := capulet.Probe(context.Background(), "capulet.example", "montague.example", chat.target())
+		_, err := capulet.Probe(context.Background(), "capulet.example", "montague.example", chat.target(), infoQuery)
 		result <- fmt.Sprint(err)
 	}()
 	q = take(t, questions)
@@ -191,7 +193,7 @@ func TestProbeOfGateways(t *testing.T) {
 	capulet, montague, _ := twoNodes(t, func(c *Config) {
 		c.DiscoInfo = func(local, _ string) []byte { return []byte("<feature var='" + local + "'/>") }
 	})
-	el, err := capulet.Probe(t.Context(), "capulet.example", "montague.example", montague.target())
+	el, err := capulet.Probe(t.Context(), "capulet.example", "montague.example", montague.target(), infoQuery)
 	if err != nil || el.Child(nsDiscoInfo, "feature").Attr("var") != "montague.example" {
 		t.Fatal(el, err)
 	}
@@ -207,7 +209,7 @@ func TestNoMailWithoutBidi(t *testing.T) {
 			return err
 		},
 		"Probe": func() error {
-			_, err := capulet.Probe(t.Context(), "capulet.example", "montague.example", chat.target())
+			_, err := capulet.Probe(t.Context(), "capulet.example", "montague.example", chat.target(), infoQuery)
 			return err
 		},
 	} {

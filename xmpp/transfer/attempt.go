@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -161,7 +162,8 @@ func (t *attempt) stanza(e *wire.Encoder, more int) int { return e.Len() + more 
 // around bounds the octets of an IQ stanza besides its payload, every
 // character of the domains escaped.
 func (t *attempt) around() int {
-	return 256 + len(mail.UnicodeDomain(t.a.Local)) + len(mail.UnicodeDomain(t.a.Domain))
+	b := t.link.Binding() // whose names may be those of services
+	return 256 + len(mail.UnicodeDomain(b.Local)) + len(mail.UnicodeDomain(b.Remote))
 }
 
 // addWhole reads the content into the offer.
@@ -271,7 +273,7 @@ func (t *attempt) fail(b *batch, f *mail.Failure) {
 
 func (t *attempt) outcome() mail.Outcome {
 	bd := t.link.Binding()
-	return mail.Outcome{Remote: t.a.Domain, Proof: bd.Proof, TLS: bd.TLS}
+	return mail.Outcome{Remote: cmp.Or(bd.Remote, t.a.Domain), Proof: bd.Proof, TLS: bd.TLS}
 }
 
 // errAnswer is an answer that was given and is not understood.

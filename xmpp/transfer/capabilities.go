@@ -17,6 +17,7 @@ const (
 // Limits of the protocol (xep-draft section 7.3).
 const (
 	leastChunk = 6000               // every receiver takes as much in one chunk
+	maxServes  = 256                // domains that one service names
 	memory     = 7 * 24 * time.Hour // least time that acceptances are remembered
 )
 
@@ -43,6 +44,7 @@ type Capabilities struct {
 	Policy        string        // "none", "testing" or "enforce"
 	MaxAge        time.Duration // of the policy
 	Sends         string        // "any" or "xmpp-only"
+	Serves        []string      // domains whose mail is taken, A-labels; none: the announcing name's own
 }
 
 // Unstated is what holds for a domain that has the feature and does not say
@@ -66,6 +68,16 @@ func Announced() Capabilities {
 
 // Has reports whether an extension is listed.
 func (c Capabilities) Has(ext string) bool { return slices.Contains(c.Extensions, ext) }
+
+// TakesFor reports whether an entity that announces c takes the mail of a
+// domain (xep-draft section 4.5). A service that names domains takes no other's
+// mail, not even its own name's.
+func (c Capabilities) TakesFor(entity, domain string) bool {
+	if len(c.Serves) == 0 {
+		return entity == domain
+	}
+	return slices.Contains(c.Serves, domain)
+}
 
 // DiscoInfo returns identity, feature and form as the children of the <query/>
 // of a disco#info answer, encoded, the query's namespace inherited.
@@ -107,6 +119,9 @@ func (c Capabilities) appendForm(e *wire.Encoder) {
 	field("policy", "", c.Policy)
 	field("max-age", "", itoa(int64(c.MaxAge/time.Second)))
 	field("sends", "", c.Sends)
+	if len(c.Serves) > 0 {
+		field("serves", "text-multi", unicodeDomains(c.Serves)...)
+	}
 	e.End()
 }
 
@@ -166,7 +181,23 @@ func readForm(x *wire.Element) (Capabilities, bool) {
 			c.Extensions = append(c.Extensions, mail.Sanitise(v))
 		}
 	}
+	serves := formValues(x, "serves")
+	ok = ok && len(serves) <= maxServes
+	for _, v := range serves[:min(len(serves), maxServes)] {
+		domain, err := mail.ParseDomain(v)
+		ok = ok && err == nil
+		c.Serves = append(c.Serves, domain)
+	}
 	return c, ok
+}
+
+// unicodeDomains writes domains as RFC 7622 wants them on the wire.
+func unicodeDomains(domains []string) []string {
+	out := make([]string, len(domains))
+	for i, d := range domains {
+		out[i] = mail.UnicodeDomain(d)
+	}
+	return out
 }
 
 // formValue returns a field's first value.

@@ -19,6 +19,7 @@ const (
 	countUnknown      = "unknown"       // requests for a transfer that is not open here
 	countWrongContent = "wrong-content" // content that is not what was offered
 	countRelaying     = "relaying"      // recipients that are not of the stream's domain
+	countNotBound     = "not-bound"     // reverse-paths that the stream's domain does not speak for
 	countNullFlood    = "null-flood"    // offers above the rate for null reverse-paths
 	countCheckFlood   = "check-flood"   // checks above their rate
 	countCrowded      = "crowded"       // offers for which there was no room

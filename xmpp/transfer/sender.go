@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -88,6 +89,12 @@ func (s *Sender) Deliver(ctx context.Context, a mail.Attempt) []mail.Outcome {
 		}
 		return mail.AllFailed(n, f)
 	}
+	if service := link.Binding().Remote; service != "" && service != a.Domain {
+		a.Transfer = mail.ServiceTransferID(a.Transfer, a.Domain)
+	}
+	if link.Binding().Proof == component {
+		caps.Extensions = slices.DeleteFunc(slices.Clone(caps.Extensions), func(e string) bool { return e == ExtRequireTLS })
+	}
 	env, f := fit(a.Envelope, caps)
 	if f == nil && a.Facts.Size > caps.MaxMessage {
 		f = mail.Failf(mail.TooLarge, "message is larger than the %d octets that %s takes", caps.MaxMessage, a.Domain)
@@ -101,6 +108,11 @@ func (s *Sender) Deliver(ctx context.Context, a mail.Attempt) []mail.Outcome {
 	t := &attempt{s: s, link: link, caps: caps, a: a, env: env}
 	return t.deliver(ctx, f)
 }
+
+// component is the proof of links whose streams are a chat server's. What TLS
+// those have nobody here knows, so REQUIRETLS neither goes nor comes over them
+// (xep-draft section 7.4).
+const component = "component"
 
 // tooLate reports whether an envelope is to be delivered within a time that is
 // over (RFC 2852 section 4).

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"mailxmppd/mail"
@@ -30,18 +31,27 @@ type Receiver interface {
 	Accept(ctx context.Context, k store.TransferKey, h store.ContentHash, b mail.Binding, m *mail.Message) ([]mail.ID, []*mail.Failure)
 }
 
+// Services knows which services of another name speak for which domains
+// (xep-draft section 6.3). It bounds its own waits; nil says that the service
+// does, a permanent failure that it does not.
+type Services interface {
+	Speaks(ctx context.Context, local, service, domain string) *mail.Failure
+}
+
 // ServerConfig configures a Server. Zero values stand for the defaults.
 type ServerConfig struct {
 	Receiver         Receiver
 	Transfers        store.Transfers
-	Capabilities     Capabilities  // announced and enforced; the zero value stands for Announced()
-	MaxOpenPerDomain int           // open transfers of one bound domain; 64
-	MaxOpen          int           // of all; 1,024
-	OpenFor          time.Duration // without progress, before an open transfer makes room; 1 h
-	ChunkWait        time.Duration // of a chunk for those before it; 10 s
-	RetryAfter       time.Duration // told to a peer that has to wait; 1 min
-	NullPerMinute    int           // offers with a null reverse-path of one bound domain; 600
-	ChecksPerMinute  int           // recipients that one bound domain may ask about; 3,000
+	Services         Services                    // nil: no service speaks for a domain of another name
+	Serves           func(local string) []string // domains whose mail is taken under a name of ours; nil: that name's
+	Capabilities     Capabilities                // announced and enforced; the zero value stands for Announced()
+	MaxOpenPerDomain int                         // open transfers of one bound domain; 64
+	MaxOpen          int                         // of all; 1,024
+	OpenFor          time.Duration               // without progress, before an open transfer makes room; 1 h
+	ChunkWait        time.Duration               // of a chunk for those before it; 10 s
+	RetryAfter       time.Duration               // told to a peer that has to wait; 1 min
+	NullPerMinute    int                         // offers with a null reverse-path of one bound domain; 600
+	ChecksPerMinute  int                         // recipients that one bound domain may ask about; 3,000
 	Log              *slog.Logger
 }
 
@@ -168,7 +178,7 @@ func (r *request) key(tid string) store.TransferKey {
 func (r *request) check(ctx context.Context, p *wire.Element) (*answer, *mail.Failure) {
 	env, rcpts, f := decodeCheck(p)
 	if f == nil {
-		f = r.permitted(&env, rcpts)
+		f = r.permitted(ctx, &env, rcpts)
 	}
 	if f != nil {
 		return nil, f
@@ -184,16 +194,14 @@ func (r *request) check(ctx context.Context, p *wire.Element) (*answer, *mail.Fa
 
 // permitted holds a request's envelope against binding, extensions and limits
 // (xep-draft sections 6 and 7). What concerns one recipient is noted there.
-func (r *request) permitted(env *mail.Envelope, rcpts []rcpt) *mail.Failure {
-	if !env.Sender.IsNull() && env.Sender.Domain != r.b.Remote {
-		return mail.Failf(mail.NotPermitted, "this stream does not speak for the sender's domain")
-	}
+func (r *request) permitted(ctx context.Context, env *mail.Envelope, rcpts []rcpt) *mail.Failure {
 	if most := r.s.cfg.Capabilities.MaxRecipients; len(rcpts) > most {
 		return mail.Failf(mail.ResourceShort, "more than %d recipients in one request", most).WithStatus("4.5.3")
 	}
+	ours := r.s.serves(r.b.Local)
 	for i := range rcpts {
 		rc := &rcpts[i]
-		if rc.bad == nil && rc.Address.Domain != r.b.Local {
+		if rc.bad == nil && !slices.Contains(ours, rc.Address.Domain) {
 			rc.bad = mail.Failf(mail.NotPermitted, "recipient is not of %s: no relaying", r.b.Local)
 			r.s.tally.add(countRelaying)
 		}
@@ -204,13 +212,39 @@ func (r *request) permitted(env *mail.Envelope, rcpts []rcpt) *mail.Failure {
 	if !env.Sender.IsASCII() && !env.SMTPUTF8 {
 		return mail.Fail(mail.NotAcceptable, "non-ASCII sender without smtputf8", nil)
 	}
-	if env.RequireTLS && r.b.Proof == "component" {
-		// What is announced over a component leaves it out: nobody here knows
-		// what TLS the chat servers on the way have used (RFC 8689 section 2).
+	if env.RequireTLS && r.b.Proof == component {
+		// What is announced over a component leaves it out (RFC 8689 section 2).
 		return mail.Fail(mail.TLSRequired, "", nil)
 	}
-	_, f := fit(*env, r.s.cfg.Capabilities)
+	if _, f := fit(*env, r.s.cfg.Capabilities); f != nil {
+		return f
+	}
+	return r.bound(ctx, env.Sender.Domain, ours) // last: it may take asking others
+}
+
+// bound holds the reverse-path's domain against what the stream has proven: it
+// is that domain, or one that the stream's is a service of (xep-draft sections
+// 6.1 and 6.3). A null reverse-path has none.
+func (r *request) bound(ctx context.Context, sender string, ours []string) *mail.Failure {
+	switch {
+	case sender == "" || sender == r.b.Remote:
+		return nil
+	case r.s.cfg.Services == nil || mail.IsLiteral(sender) || slices.Contains(ours, sender):
+		return mail.Failf(mail.NotPermitted, "this stream does not speak for the sender's domain")
+	}
+	f := r.s.cfg.Services.Speaks(ctx, r.b.Local, r.b.Remote, sender)
+	if f != nil {
+		r.s.tally.add(countNotBound)
+	}
 	return f
+}
+
+// serves are the domains whose mail is taken under a name of ours.
+func (s *Server) serves(local string) []string {
+	if s.cfg.Serves == nil {
+		return []string{local}
+	}
+	return s.cfg.Serves(local)
 }
 
 // judge gives a verdict for every recipient: its own mistake, the acceptance

@@ -22,7 +22,7 @@ func (r *request) offer(ctx context.Context, p *wire.Element) (*answer, *mail.Fa
 		f = r.withinLimits(o)
 	}
 	if f == nil {
-		f = r.permitted(&o.env, o.rcpts)
+		f = r.permitted(ctx, &o.env, o.rcpts)
 	}
 	if f == nil {
 		f = r.answerable(o.tid, o.rcpts)

@@ -26,6 +26,7 @@ func (c *checker) domains(cfg *Config) {
 		chosen = i
 	}
 	cfg.Domains[max(chosen, 0)].Default = true
+	c.services(cfg)
 }
 
 func (c *checker) domain(at string, d *Domain) {
@@ -34,6 +35,9 @@ func (c *checker) domain(at string, d *Domain) {
 			c.add(at+".name", "%s is there twice", d.Name)
 		}
 		c.own[d.Name] = true
+	}
+	if d.Service != "" {
+		c.name(at+".service", &d.Service)
 	}
 	c.certificate(at, d)
 	c.hop(at+".deliver", &d.Deliver, "lmtp", "smtp")

@@ -6,7 +6,9 @@ func (c *checker) components(cfg *Config) {
 		k, at := &cfg.Components[i], item("component", i)
 		if c.name(at+".domain", &k.Domain) {
 			switch {
-			case !c.own[k.Domain]:
+			case len(cfg.ServedBy(k.Domain)) == 0 && c.own[k.Domain]:
+				c.add(at+".domain", "%s has a service of another name: that is what can be a component", k.Domain)
+			case len(cfg.ServedBy(k.Domain)) == 0:
 				c.add(at+".domain", "%s is not a domain of ours", k.Domain)
 			case seen[k.Domain]:
 				c.add(at+".domain", "%s is there twice", k.Domain)

@@ -42,6 +42,7 @@ type Domain struct {
 	Deliver     string   `toml:"deliver"`     // final delivery: lmtp://host:port, lmtp:///socket, smtp://host:port
 	Verify      string   `toml:"verify"`      // which recipients exist: VerifyNeighbour, VerifyTable, VerifyNone
 	Recipients  []string `toml:"recipients"`  // with VerifyTable; full addresses once loaded
+	Service     string   `toml:"service"`     // name under which its mail goes over XMPP; "" for its own; see XMPPName
 	Default     bool     `toml:"default"`     // null reverse-paths speak for this domain; exactly one is true once loaded
 }
 
@@ -219,7 +220,7 @@ const (
 
 // Component is a domain of ours that is a component (XEP-0114) of a chat server.
 type Component struct {
-	Domain              string `toml:"domain"` // one of Domains
+	Domain              string `toml:"domain"` // the name of one of Domains over XMPP
 	Server              string `toml:"server"` // host:port
 	SecretFile          string `toml:"secret_file"`
 	SecretEnv           string `toml:"secret_env"`

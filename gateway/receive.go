@@ -10,29 +10,26 @@ import (
 )
 
 // Check judges a peer's recipients before there is content (xep-draft section
-// 4): per recipient nil or why not. That they are of the local domain of the
-// stream, and that the sender belongs to the peer, has been shown before.
-func (g *Gateway) Check(ctx context.Context, b mail.Binding, env mail.Envelope) []*mail.Failure {
-	d, ours := g.domains[b.Local]
-	if !ours {
-		out := make([]*mail.Failure, len(env.Recipients))
-		for i := range out {
-			out[i] = mail.Failf(mail.NoSuchDomain, "%s is not served here", b.Local)
-		}
-		return out
-	}
+// 4): per recipient nil or why not. That they are of domains whose mail comes
+// to the local name of the stream, and that the sender belongs to the peer, has
+// been shown before.
+func (g *Gateway) Check(ctx context.Context, _ mail.Binding, env mail.Envelope) []*mail.Failure {
 	out := make([]*mail.Failure, len(env.Recipients))
-	var ask []mail.Recipient
-	var at []int
+	ask, at := map[string][]mail.Recipient{}, map[string][]int{} // by domain
 	for i, r := range env.Recipients {
+		domain := r.Address.Domain
+		if _, ours := g.domains[domain]; !ours {
+			out[i] = mail.Failf(mail.NoSuchDomain, "%s is not served here", domain)
+			continue
+		}
 		r, returned, failure := g.meant(r)
 		if out[i] = failure; failure == nil && !returned {
-			ask, at = append(ask, r), append(at, i)
+			ask[domain], at[domain] = append(ask[domain], r), append(at[domain], i)
 		}
 	}
-	if len(ask) > 0 {
-		for j, f := range g.verifyLocal(ctx, d, env.Sender, env.SMTPUTF8, ask) {
-			out[at[j]] = f
+	for domain, rcpts := range ask {
+		for j, f := range g.verifyLocal(ctx, g.domains[domain], env.Sender, env.SMTPUTF8, rcpts) {
+			out[at[domain][j]] = f
 		}
 	}
 	return out
@@ -50,9 +47,10 @@ func (g *Gateway) Accept(ctx context.Context, k store.TransferKey, h store.Conte
 	m.Trace = append(g.received(m, true), m.Trace...)
 	faults.Point("receive.before-accept")
 
-	res := g.sched.reserve(senderOf(m), map[string]bool{b.Local: true})
-	res.own.Ways = map[string]store.Way{b.Local: store.WayLocal}
-	ids, leases, err := g.Store.Accept(ctx, k, h, g.newMessage(incoming{m, k.ID}, nil, res.own))
+	in := incoming{m, k.ID}
+	res := g.sched.reserve(senderOf(m), domainsOf(m.Envelope))
+	res.own.Ways = g.likelyWays(in, res.own.Domains)
+	ids, leases, err := g.Store.Accept(ctx, k, h, g.newMessage(in, nil, res.own))
 	if err != nil {
 		g.sched.giveBack(res)
 		f := g.storeFailure(err)
@@ -72,4 +70,12 @@ func (g *Gateway) Accept(ctx context.Context, k store.TransferKey, h store.Conte
 	}
 	g.sched.start(leases, res, m.Content)
 	return ids, make([]*mail.Failure, len(ids))
+}
+
+func domainsOf(env mail.Envelope) map[string]bool {
+	out := map[string]bool{}
+	for _, r := range env.Recipients {
+		out[r.Address.Domain] = true
+	}
+	return out
 }

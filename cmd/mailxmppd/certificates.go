@@ -17,7 +17,7 @@ import (
 // reloadEvery is how often certificate files are looked at.
 const reloadEvery = time.Minute
 
-// certificates holds the domains' certificates. They are read again when a
+// certificates holds the domains' certificates, by their names over XMPP. They are read again when a
 // file changes, or at SIGHUP; connections that exist keep what they have.
 type certificates struct {
 	domains  []config.Domain
@@ -29,7 +29,7 @@ type certificates struct {
 
 // loadCertificates reads all certificates; any that cannot be read is an error.
 func loadCertificates(cfg *config.Config, log *slog.Logger) (*certificates, error) {
-	c := &certificates{domains: cfg.Domains, fallback: cfg.DefaultDomain().Name, log: log}
+	c := &certificates{domains: cfg.Domains, fallback: cfg.DefaultDomain().XMPPName(), log: log}
 	return c, c.load()
 }
 
@@ -42,8 +42,10 @@ func (c *certificates) load() error {
 		if err != nil {
 			return err
 		}
-		c.warn(d.Name, &pair)
-		loaded[d.Name] = &pair
+		c.warn(d.XMPPName(), &pair)
+		if loaded[d.XMPPName()] == nil || d.Service == "" { // a service's own table comes first
+			loaded[d.XMPPName()] = &pair
+		}
 	}
 	c.current.Store(&loaded)
 	c.stamp = stamp
@@ -62,7 +64,7 @@ func (c *certificates) warn(domain string, pair *tls.Certificate) {
 	}
 }
 
-// of returns the certificate of a domain of ours.
+// of returns the certificate of a domain of ours, or of its service.
 func (c *certificates) of(domain string) (*tls.Certificate, error) {
 	if cert := (*c.current.Load())[domain]; cert != nil {
 		return cert, nil

@@ -139,7 +139,7 @@ func TestCheck(t *testing.T) {
 		}, 0, levelWarning, "capulet.example: expires on"},
 		{"another domain's certificate", func(t *testing.T, s *site) {
 			certificate{names: []string{"montague.example"}, after: time.Hour}.write(t, s.dir)
-		}, 1, levelError, "does not name the domain"},
+		}, 1, levelError, "does not name capulet.example"},
 		{"another CA's certificate", func(t *testing.T, s *site) {
 			certificate{names: []string{"capulet.example"}, after: time.Hour, parent: ca}.write(t, s.dir)
 		}, 0, levelWarning, "peers that trust the same CAs will refuse it"},

@@ -47,11 +47,11 @@ func (n *inspection) certificate(d config.Domain, roots *x509.CertPool) {
 	default:
 		say(levelOK, "valid until %s", until)
 	}
-	switch err := leaf.VerifyHostname(d.Name); {
+	switch err := leaf.VerifyHostname(d.XMPPName()); {
 	case err != nil && hasOtherName(leaf):
-		say(levelWarning, "has no dNSName for the domain: only peers that read SRVName or XmppAddr may take it")
+		say(levelWarning, "has no dNSName for %s: only peers that read SRVName or XmppAddr may take it", d.XMPPName())
 	case err != nil:
-		say(levelError, "does not name the domain: peers will refuse it")
+		say(levelError, "does not name %s: peers will refuse it", d.XMPPName())
 	}
 	if key, ok := leaf.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() < 2048 {
 		say(levelWarning, "RSA key of %d bits: peers may refuse less than 2048", key.N.BitLen())

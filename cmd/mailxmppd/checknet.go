@@ -52,7 +52,7 @@ func (n *inspection) dns(ctx context.Context) {
 		return
 	}
 	for _, d := range n.cfg.Domains {
-		name := "_xmpps-mail._tcp." + d.Name
+		name := "_xmpps-mail._tcp." + d.XMPPName()
 		answer := resolver.SRV(ctx, name)
 		switch {
 		case answer.Status == dns.Failed:

@@ -79,7 +79,4 @@ func legacyHops(cfg *config.Config, client *smtpbridge.Client) (func(domain stri
 type peering struct {
 	*peers.Directory
 	*transfer.Sender
-	links peers.Streams
 }
-
-func (p peering) Live(local, domain string) bool { return p.links.Live(local, domain) != nil }

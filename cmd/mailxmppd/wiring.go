@@ -49,7 +49,7 @@ func assemble(ctx context.Context, cfg *config.Config, st store.Store, log *slog
 	p.gateway, err = gateway.New(gateway.Config{
 		SRS:      srs,
 		Hostname: cfg.SMTP.Hostname, Domains: domains, Store: st, Legacy: legacy, Owners: smtpUsers(cfg, st), Log: log,
-		Peers:      peering{p.xmpp.directory, p.xmpp.sender, p.xmpp.links},
+		Peers:      peering{p.xmpp.directory, p.xmpp.sender},
 		CutThrough: cfg.XMPP.CutThrough, CutThroughDeadline: cfg.XMPP.CutThroughDeadline.Duration, CutThroughPerPeer: cfg.XMPP.CutThroughPerPeer,
 		Lifetime: cfg.Queue.Lifetime.Duration, DelayNotice: cfg.Queue.DelayNotice.Duration,
 		RetryFirst: cfg.Queue.RetryFirst.Duration, RetryMax: cfg.Queue.RetryMax.Duration,
@@ -59,7 +59,7 @@ func assemble(ctx context.Context, cfg *config.Config, st store.Store, log *slog
 	if err != nil {
 		return nil, err
 	}
-	p.xmpp.receiveFor(p.gateway, st, log)
+	p.xmpp.receiveFor(cfg, p.gateway, st, log)
 	if err := p.buildServers(ctx, cfg, st, certs, log); err != nil {
 		return nil, err
 	}

@@ -53,7 +53,7 @@ func newXMPP(cfg *config.Config, st store.Store, resolver *dns.Resolver, roots *
 		return nil, err
 	}
 	x.prover = prover
-	disco, err := x.takes.DiscoInfo()
+	disco, err := announcements(cfg, x.takes)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +74,7 @@ func newXMPP(cfg *config.Config, st store.Store, resolver *dns.Resolver, roots *
 		Handle: func(ctx context.Context, l *stream.Link, iq *stream.IQ) stream.Reply {
 			return x.transfers.Handle(ctx, l, iq)
 		},
-		DiscoInfo: func(string, string) []byte { return disco },
+		DiscoInfo: func(local, _ string) []byte { return disco[local] },
 		Up:        x.up,
 		Version:   readBuild().Version, Log: log,
 	})
@@ -83,7 +83,7 @@ func newXMPP(cfg *config.Config, st store.Store, resolver *dns.Resolver, roots *
 	}
 	x.links = component.Over(peers.Over(x.streams), x.components...)
 	x.directory = peers.NewDirectory(peers.Config{
-		Peers: configuredPeers(cfg), DNS: resolver, Streams: x.links, Store: st, Roots: roots,
+		Peers: configuredPeers(cfg), Services: services(cfg), DNS: resolver, Streams: x.links, Store: st, Roots: roots,
 		Validating: cfg.DNS.Validating, Log: log,
 	})
 	x.sender = transfer.NewSender(transfer.SenderConfig{
@@ -93,16 +93,54 @@ func newXMPP(cfg *config.Config, st store.Store, resolver *dns.Resolver, roots *
 	return x, nil
 }
 
-// up tells that a peer can be reached.
+// up tells that a peer can be reached, and the domains that it is a service of.
 func (x *xmppSide) up(local, remote string) {
 	x.directory.Seen(local, remote)
-	go x.gateway.PeerUp(local, remote) // asks the store, for which up must not wait
+	go func() { // PeerUp asks the store, for which up must not wait
+		for _, domain := range append(x.directory.Through(remote), remote) {
+			x.gateway.PeerUp(local, domain)
+		}
+	}()
+}
+
+// announcements are the answers to disco#info under each of our names.
+func announcements(cfg *config.Config, takes transfer.Capabilities) (map[string][]byte, error) {
+	out := map[string][]byte{}
+	for _, d := range cfg.Domains {
+		name := d.XMPPName()
+		info, err := servedUnder(cfg, name, takes).DiscoInfo()
+		if err != nil {
+			return nil, err
+		}
+		out[name] = info
+	}
+	return out, nil
+}
+
+// servedUnder names the domains of a service that has others than its own name
+// (xep-draft section 4.5).
+func servedUnder(cfg *config.Config, name string, c transfer.Capabilities) transfer.Capabilities {
+	if served := cfg.ServedBy(name); !slices.Equal(served, []string{name}) {
+		c.Serves = served
+	}
+	return c
+}
+
+// services are the names over XMPP of our domains that have another there.
+func services(cfg *config.Config) map[string]string {
+	out := map[string]string{}
+	for _, d := range cfg.Domains {
+		if d.Service != "" {
+			out[d.Name] = d.Service
+		}
+	}
+	return out
 }
 
 // addComponents makes the domains of ours that are components of chat servers.
 func (x *xmppSide) addComponents(cfg *config.Config, log *slog.Logger) error {
 	for _, k := range cfg.Components {
-		disco, err := componentTakes(x.takes, int(k.MaxStanza)).DiscoInfo()
+		disco, err := componentTakes(servedUnder(cfg, k.Domain, x.takes), int(k.MaxStanza)).DiscoInfo()
 		if err != nil {
 			return err
 		}
@@ -145,9 +183,11 @@ func maxInline(cfg *config.Config) int {
 }
 
 // receiveFor makes the receiving half, which hands what peers send to g.
-func (x *xmppSide) receiveFor(g *gateway.Gateway, st store.Store, log *slog.Logger) {
+func (x *xmppSide) receiveFor(cfg *config.Config, g *gateway.Gateway, st store.Store, log *slog.Logger) {
 	x.gateway = g
-	x.transfers = transfer.NewServer(transfer.ServerConfig{Receiver: g, Transfers: st, Capabilities: x.takes, Log: log})
+	x.transfers = transfer.NewServer(transfer.ServerConfig{
+		Receiver: g, Transfers: st, Services: x.directory, Serves: cfg.ServedBy, Capabilities: x.takes, Log: log,
+	})
 }
 
 // newProver makes what judges peers' certificates. DANE counts only where the

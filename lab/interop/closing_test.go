@@ -66,7 +66,7 @@ func closeOurs(t *testing.T, s *site, c *chatServer, bot *component.Component) {
 	must(t, s.names.Add(fmt.Sprintf("_xmpps-server._tcp.%s. 60 IN SRV 0 0 %d %s", closingDomain, direct, s.host(t, "127.0.0.1"))))
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	_, err := ours.Probe(ctx, closingDomain, c.domain, c.targets("direct"))
+	_, err := ours.Probe(ctx, closingDomain, c.domain, c.targets("direct"), []byte(disco))
 	must(t, err)
 	if c.name == "prosody" {
 		l, err := ours.Link(ctx, closingDomain, c.domain, c.targets("direct"))

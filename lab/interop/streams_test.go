@@ -38,7 +38,7 @@ func TestStreams(t *testing.T) {
 func dialThem(t *testing.T, ours *stream.Manager, c *chatServer, local, way string) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	el, err := ours.Probe(ctx, local, c.domain, c.targets(way))
+	el, err := ours.Probe(ctx, local, c.domain, c.targets(way), []byte(disco))
 	if err != nil {
 		t.Fatal("disco#info:", err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"mailxmppd/mail"
 	"mailxmppd/xmpp/stream"
+	"mailxmppd/xmpp/transfer"
 )
 
 // The ends of mail in the table.
@@ -27,6 +28,7 @@ type held struct {
 	age           time.Duration // of what is known
 	policy        Policy
 	service       string // where the domain has what happens; "" for _xmpps-server
+	through       bool   // it happens to the service mail.<domain>, which the domain's chat server lists
 }
 
 // happening is what a sender meets now: a column.
@@ -42,16 +44,19 @@ func rows() []held {
 		k.sight(now.Add(-hour), capsOf("enforce", 60*day), atServer)
 		k.deny(now, saysNo, atServer)
 	}
+	through := func(k *known, now time.Time) { k.sightThrough(now, transfer.Unstated(), atServer, "mail.") } // completed by meet
 	return []held{
-		{"never seen", "nothing is known of the domain", nil, 0, "", ""},
-		{"seen", "it showed the feature at its chat server's records a day ago", sightedAt(atServer), day, "", ""},
-		{"seen at _xmpps-mail", "it showed the feature at its `_xmpps-mail` records a day ago, and these are hidden now", sightedAt(atMail), day, "", ""},
-		{"pinned", "it announced `policy=enforce` a day ago", pinnedAt(atServer, 60*day), day, "", ""},
-		{"pinned and denied", "the same, and it said 25 hours ago that it takes no mail", again, 25 * hour, "", ""},
-		{"required", "the operator requires XMPP", nil, 0, Required, ""},
-		{"preferred", "the operator prefers XMPP; it is pinned as well", pinnedAt(atServer, 60*day), day, Preferred, ""},
-		{"never", "the operator wants SMTP; it is pinned as well", pinnedAt(atServer, 60*day), day, Never, ""},
-		{"_xmpps-mail", "nothing is known of it, but its `_xmpps-mail` records are there", nil, 0, "", mailService},
+		{"never seen", "nothing is known of the domain", nil, 0, "", "", false},
+		{"seen", "it showed the feature at its chat server's records a day ago", sightedAt(atServer), day, "", "", false},
+		{"seen at _xmpps-mail", "it showed the feature at its `_xmpps-mail` records a day ago, and these are hidden now", sightedAt(atMail), day, "", "", false},
+		{"pinned", "it announced `policy=enforce` a day ago", pinnedAt(atServer, 60*day), day, "", "", false},
+		{"pinned and denied", "the same, and it said 25 hours ago that it takes no mail", again, 25 * hour, "", "", false},
+		{"required", "the operator requires XMPP", nil, 0, Required, "", false},
+		{"preferred", "the operator prefers XMPP; it is pinned as well", pinnedAt(atServer, 60*day), day, Preferred, "", false},
+		{"never", "the operator wants SMTP; it is pinned as well", pinnedAt(atServer, 60*day), day, Never, "", false},
+		{"_xmpps-mail", "nothing is known of it, but its `_xmpps-mail` records are there", nil, 0, "", mailService, false},
+		{"service", "nothing is known of it; its chat server lists a service of another name", nil, 0, "", "", true},
+		{"seen at a service", "a service of another name took its mail a day ago, and its chat server lists it", through, day, "", "", true},
 	}
 }
 
@@ -105,6 +110,12 @@ func expected(row held, col happening) cell {
 		return cell{overXMPP, "configured to get its mail over XMPP"}
 	case col.name == "takes mail":
 		return cell{overXMPP, why}
+	case row.name == "service": // what cannot be asked is passed over
+		return cell{bySMTP, saysNo}
+	case row.name == "seen at a service" && col.name == "without the feature":
+		return cell{deferredFirst, saysNo}
+	case row.name == "seen at a service":
+		return cell{deferred, "mail service of the peer domain cannot be asked"}
 	case row.name == "never seen", row.name == "preferred":
 		return cell{bySMTP, why}
 	case key == `_xmpps-mail x target "."`:
@@ -161,10 +172,19 @@ func meet(t *testing.T, z *zone, s servers, own *certificates, row held, col hap
 	if row.service == "" {
 		row.service = serverService
 	}
-	col.prep(z, s, row.service, domain)
+	happensTo := domain
+	if row.through {
+		happensTo = "mail." + domain
+		z.serve(serverService, domain, s.listing)
+	}
+	col.prep(z, s, row.service, happensTo)
 	memory := newMemoryStore()
 	if row.known != nil {
-		memory.put(domain, row.age, row.known)
+		memory.put(domain, row.age, func(k *known, now time.Time) {
+			if row.known(k, now); row.through {
+				k.via = happensTo
+			}
+		})
 	}
 	streams := stream.Config{Certificate: own.of, Roots: rootsOf(own.ca), CloseTimeout: 200 * time.Millisecond, NegotiateTimeout: 15 * time.Second}
 	cfg := Config{DNS: z.resolver(t), Store: memory, Validating: true, Timeout: 15 * time.Second}

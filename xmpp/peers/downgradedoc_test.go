@@ -50,7 +50,7 @@ goes by SMTP.
 	for _, r := range rows() {
 		fmt.Fprintf(&b, "| %s | %s |\n", r.name, r.meaning)
 	}
-	b.WriteString("\n## What happens now\n\nIn the column `_xmpps-mail` the answers of DNS are those for the host that the records name.\n\n| situation | meaning |\n|---|---|\n")
+	b.WriteString("\n## What happens now\n\nIn the column `_xmpps-mail` the answers of DNS are those for the host that the records name; in those with a\nservice everything happens to the service, and the chat server of the domain is well.\n\n| situation | meaning |\n|---|---|\n")
 	for _, c := range columns() {
 		fmt.Fprintf(&b, "| %s | %s |\n", c.name, c.meaning)
 	}
@@ -90,6 +90,9 @@ goes by SMTP.
   of the draft), which ends the standings "seen" and "pinned" at once.
 - A server that is proven and has no bidirectional streams cannot take mail. Where the domain is held to
   XMPP it is asked for its features over two streams, and its answer counts as any other.
+- A service of another name that cannot be asked is passed over where nothing is known of the domain: chat
+  servers list much that no stream leads to. Where the domain's mail was seen to go through it, a failure
+  defers for as long as the domain lists it.
 - Required means required: only the operator ends it. Preferred means that every failure goes by SMTP,
   whatever the domain says of itself.
 `)

@@ -80,8 +80,8 @@ func (k *known) sight(now time.Time, caps transfer.Capabilities, at service) {
 
 // sightThrough notes that a service which the domain lists has shown that it
 // takes the domain's mail (xep-draft section 6.3). Its policy is the domain's.
-func (k *known) sightThrough(now time.Time, caps transfer.Capabilities, via string) {
-	k.sight(now, caps, atUnknown)
+func (k *known) sightThrough(now time.Time, caps transfer.Capabilities, listedBy service, via string) {
+	k.sight(now, caps, listedBy)
 	k.via = via
 }
 

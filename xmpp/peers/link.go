@@ -76,7 +76,7 @@ func (d *Directory) link(ctx context.Context, p pair) (Link, announced, *mail.Fa
 	case a.err != nil || !r.ours(l):
 		return nil, announced{}, featureless(p.remote, a)
 	}
-	service, sa, f := d.findService(ctx, p, func(ctx context.Context, payload []byte) (*wire.Element, error) {
+	service, sa, f := d.findService(ctx, p, r.of(l), func(ctx context.Context, payload []byte) (*wire.Element, error) {
 		return l.Request(ctx, "get", payload)
 	})
 	switch {
@@ -212,7 +212,7 @@ func (d *Directory) oneWay(ctx context.Context, p pair, r reach, f *mail.Failure
 	if _, has := transfer.FromDisco(el); has {
 		return nil, announced{}, f
 	}
-	if l, a, f := d.findService(ctx, p, ask); l != nil || f != nil {
+	if l, a, f := d.findService(ctx, p, r.service, ask); l != nil || f != nil {
 		return l, a, f
 	}
 	return nil, announced{}, d.deny(ctx, p.remote, r, func() bool { return true })

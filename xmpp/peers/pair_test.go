@@ -49,6 +49,7 @@ type nodeConfig struct {
 	peers       []Configured
 	dns         DNS
 	unreachable bool                           // it listens to nobody
+	serves      map[string][]string            // domains, by the name of their service
 	store       store.Store                    // nil for one of its own
 	watch       func(*stream.Link, *stream.IQ) // sees each request before it is answered
 }
@@ -73,10 +74,20 @@ func startNodeWith(t *testing.T, ca *authority, cfg nodeConfig) *node {
 	for _, domain := range cfg.domains {
 		n.certs[domain] = ca.issue(t, domain)
 	}
-	server := transfer.NewServer(transfer.ServerConfig{Receiver: n, Transfers: n.store})
-	info, err := server.Capabilities().DiscoInfo()
-	if err != nil {
-		t.Fatal(err)
+	server := transfer.NewServer(transfer.ServerConfig{
+		Receiver: n, Transfers: n.store, Services: speaker{n},
+		Serves: func(local string) []string {
+			if domains := cfg.serves[local]; domains != nil {
+				return domains
+			}
+			return []string{local}
+		},
+	})
+	services := map[string]string{}
+	for name, domains := range cfg.serves {
+		for _, domain := range domains {
+			services[domain] = name
+		}
 	}
 	handle := server.Handle
 	if cfg.watch != nil {
@@ -88,10 +99,18 @@ func startNodeWith(t *testing.T, ca *authority, cfg nodeConfig) *node {
 	n.mgr = stream.NewManager(stream.Config{
 		Certificate: n.certificate, Roots: rootsOf(ca),
 		Handle: handle, Binary: transfer.Binary(), BackOff: time.Millisecond, CloseTimeout: time.Second,
-		DiscoInfo: func(string, string) []byte { return info },
-		Up:        func(local, remote string) { n.dir.Seen(local, remote) },
+		DiscoInfo: func(local, _ string) []byte {
+			c := server.Capabilities()
+			c.Serves = cfg.serves[local]
+			info, err := c.DiscoInfo()
+			if err != nil {
+				t.Error(err)
+			}
+			return info
+		},
+		Up: func(local, remote string) { n.dir.Seen(local, remote) },
 	})
-	n.dir = NewDirectory(Config{Peers: cfg.peers, DNS: cfg.dns, Streams: Over(n.mgr), Store: n.store})
+	n.dir = NewDirectory(Config{Peers: cfg.peers, DNS: cfg.dns, Streams: Over(n.mgr), Store: n.store, Services: services})
 	n.sender = transfer.NewSender(transfer.SenderConfig{Links: n.dir, RequestTimeout: 10 * time.Second})
 	if !cfg.unreachable {
 		direct, clear := listen(t), listen(t)
@@ -109,6 +128,13 @@ func startNodeWith(t *testing.T, ca *authority, cfg nodeConfig) *node {
 		}
 	})
 	return n
+}
+
+// speaker is a node's directory, which is made after its server.
+type speaker struct{ n *node }
+
+func (s speaker) Speaks(ctx context.Context, local, service, domain string) *mail.Failure {
+	return s.n.dir.Speaks(ctx, local, service, domain)
 }
 
 // Check and Accept make a node a transfer.Receiver: "nobody" does not exist.

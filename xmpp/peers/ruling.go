@@ -31,10 +31,8 @@ func (d *Directory) Rule(ctx context.Context, local, domain string) (Ruling, *ma
 	case Required:
 		return Ruling{mail.Peer, Operator, "configured to get its mail over XMPP"}, nil
 	}
-	if l := d.cfg.Streams.Live(p.local, domain); l != nil {
-		if a := d.features(ctx, p, l, atUnknown); a.takes(domain) {
-			return Ruling{mail.Peer, Seen, "takes mail on a live stream"}, nil
-		}
+	if d.takesNow(ctx, p) {
+		return Ruling{mail.Peer, Seen, "takes mail on a live stream"}, nil
 	}
 	k, basis, why, err := d.memory.recall(ctx, domain)
 	switch {

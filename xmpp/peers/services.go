@@ -32,7 +32,8 @@ const (
 // listing is what a domain said of its items on a stream that we opened to it.
 type listing struct {
 	items []string  // domains, A-labels
-	at    time.Time // when it said so
+	by    service   // which service of the domain said so
+	at    time.Time // and when
 	via   string    // the item through which its mail goes; "" where none was found
 	noted Link      // on which via was last seen to take the domain's mail
 	asked time.Time // when it was last asked because a service claims it
@@ -93,6 +94,18 @@ func (s *listings) through(service string) (domains []string) {
 // streams.
 func (d *Directory) Through(service string) []string { return d.listings.through(service) }
 
+// takesNow reports whether a live stream leads to who takes a domain's mail.
+func (d *Directory) takesNow(ctx context.Context, p pair) bool {
+	names := []string{p.remote}
+	if l, ok := d.listings.get(p.remote); ok && l.via != "" {
+		names = append(names, l.via)
+	}
+	return slices.ContainsFunc(names, func(name string) bool {
+		l := d.cfg.Streams.Live(p.local, name)
+		return l != nil && d.features(ctx, pair{p.local, name}, l, atUnknown).takes(p.remote)
+	})
+}
+
 // Live reports whether a stream is up now over which a domain's mail goes.
 func (d *Directory) Live(local, domain string) bool {
 	local = d.nameOf(local)
@@ -151,7 +164,7 @@ func (d *Directory) noteService(domain, service string, link Link, a announced) 
 	}
 	l.via, l.noted = service, link
 	d.listings.put(domain, l)
-	d.note(domain, func(k *known, now time.Time) { k.sightThrough(now, a.caps, service) })
+	d.note(domain, func(k *known, now time.Time) { k.sightThrough(now, a.caps, l.by, service) })
 }
 
 // question asks a domain by whatever stream leads to it.
@@ -163,8 +176,8 @@ const itemsQuery = "<query xmlns='http://jabber.org/protocol/disco#items'/>"
 // failure mean that there is none: then, and only then, what the domain has
 // said of itself is all (xep-draft section 4.5). A service that cannot be asked
 // is passed over, unless the domain's mail was last seen to go through it.
-func (d *Directory) findService(ctx context.Context, p pair, ask question) (Link, announced, *mail.Failure) {
-	items, err := d.items(ctx, p.remote, ask)
+func (d *Directory) findService(ctx context.Context, p pair, by service, ask question) (Link, announced, *mail.Failure) {
+	items, err := d.items(ctx, p.remote, by, ask)
 	if err != nil {
 		return nil, announced{}, unreachable(p.remote, "peer domain does not say what services it has", err)
 	}
@@ -206,7 +219,7 @@ type served struct {
 
 // items asks a domain for its items and remembers those that could be mail
 // services.
-func (d *Directory) items(ctx context.Context, domain string, ask question) ([]string, error) {
+func (d *Directory) items(ctx context.Context, domain string, by service, ask question) ([]string, error) {
 	asking, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
 	defer cancel()
 	el, err := ask(asking, []byte(itemsQuery))
@@ -217,7 +230,7 @@ func (d *Directory) items(ctx context.Context, domain string, ask question) ([]s
 		return nil, errNoItems
 	}
 	was, _ := d.listings.get(domain)
-	l := listing{items: domainsOf(el, domain), at: time.Now(), asked: time.Now()}
+	l := listing{items: domainsOf(el, domain), by: by, at: time.Now(), asked: time.Now()}
 	if slices.Contains(l.items, was.via) {
 		l.via, l.noted = was.via, was.noted
 	}

@@ -73,7 +73,11 @@ func (d *Directory) relist(ctx context.Context, p pair) error {
 		}
 		ctx, cancel := context.WithTimeout(d.ctx, 2*d.cfg.Timeout)
 		defer cancel()
-		_, err := d.items(ctx, p.remote, d.asking(p))
+		r, f := d.reach(ctx, p.remote)
+		err := error(f)
+		if f == nil {
+			_, err = d.items(ctx, p.remote, r.service, d.asking(p, r))
+		}
 		if err != nil {
 			l, _ := d.listings.get(p.remote) // what was listed holds on for its time
 			l.asked, l.err = time.Now(), err
@@ -91,12 +95,8 @@ func (d *Directory) relist(ctx context.Context, p pair) error {
 
 // asking finds a stream that leads to a domain, opened by us: what another has
 // opened proves the same and was not where DNS leads (xep-draft section 6.3).
-func (d *Directory) asking(p pair) question {
+func (d *Directory) asking(p pair, r reach) question {
 	return func(ctx context.Context, payload []byte) (*wire.Element, error) {
-		r, f := d.reach(ctx, p.remote)
-		if f != nil {
-			return nil, f
-		}
 		l, err := d.cfg.Streams.Link(ctx, p.local, p.remote, r.targets)
 		if err == nil && !r.ours(l) {
 			l, err = d.cfg.Streams.Bulk(ctx, p.local, p.remote, r.targets)

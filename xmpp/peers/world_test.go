@@ -202,6 +202,33 @@ func startServer(t *testing.T, serve func(net.Conn)) (address string) {
 // chatServer is an ordinary server, as others write them: it shows features
 // and lets in whom it offers EXTERNAL to, but has nothing more to say.
 func chatServer(certs *certificates, features string) func(net.Conn) {
+	return answeringServer(certs, features, func(*wire.Element) string { return "" })
+}
+
+// listingServer is a chat server with bidirectional streams that takes no mail
+// itself and has items.
+func listingServer(certs *certificates, items func(domain string) []string) func(net.Conn) {
+	return answeringServer(certs, external+"<bidi xmlns='urn:xmpp:features:bidi'/>", func(query *wire.Element) string {
+		domain := query.Attr("to")
+		switch q := query.Children[0]; {
+		case q.Name.Local != "query":
+			return ""
+		case strings.HasSuffix(q.Name.Space, "#info"):
+			return without
+		default:
+			var b strings.Builder
+			b.WriteString("<query xmlns='http://jabber.org/protocol/disco#items'>")
+			for _, item := range items(domain) {
+				b.WriteString("<item jid='" + item + "'/>")
+			}
+			return b.String() + "</query>"
+		}
+	})
+}
+
+// answeringServer is a chatServer that answers the requests of those who are
+// let in.
+func answeringServer(certs *certificates, features string, answer func(iq *wire.Element) string) func(net.Conn) {
 	return func(raw net.Conn) {
 		raw.SetDeadline(time.Now().Add(time.Minute))
 		c := tls.Server(raw, &tls.Config{
@@ -234,6 +261,11 @@ func chatServer(certs *certificates, features string) func(net.Conn) {
 					return
 				}
 			}
+			if el.Name.Local == "iq" && len(el.Children) == 1 {
+				if payload := answer(el); payload != "" {
+					io.WriteString(c, "<iq type='result' id='"+el.Attr("id")+"' from='"+el.Attr("to")+"' to='"+el.Attr("from")+"'>"+payload+"</iq>")
+				}
+			}
 		}
 	}
 }
@@ -245,15 +277,21 @@ const (
 
 // servers is one of each kind that a domain may have at its SRV target, by
 // address.
-type servers struct{ taking, other, refusing, without, dialback, oneway, silent, nobody string }
+type servers struct{ taking, other, refusing, without, dialback, oneway, silent, nobody, listing string }
 
 func startServers(t *testing.T, ca *authority) servers {
 	certs, strangers := newCertificates(t, ca), newCertificates(t, newAuthority(t))
-	info, err := transfer.Announced().DiscoInfo()
-	if err != nil {
-		t.Fatal(err)
+	disco := func(local, _ string) []byte {
+		c := transfer.Announced()
+		if domain, service := strings.CutPrefix(local, "mail."); service {
+			c.Serves = []string{domain}
+		}
+		info, err := c.DiscoInfo()
+		if err != nil {
+			t.Error(err)
+		}
+		return info
 	}
-	disco := func(string, string) []byte { return info }
 	roots := rootsOf(ca)
 	nobody := listen(t)
 	nobody.Close()
@@ -266,5 +304,8 @@ func startServers(t *testing.T, ca *authority) servers {
 		oneway:   startServer(t, chatServer(certs, external+dialback)),
 		silent:   startServer(t, func(c net.Conn) { io.Copy(io.Discard, c) }),
 		nobody:   nobody.Addr().String(),
+		listing: startServer(t, listingServer(certs, func(domain string) []string {
+			return []string{"conference." + domain, "mail." + domain}
+		})),
 	}
 }

@@ -55,6 +55,7 @@ type Spec struct {
 	Exe, Dir   string
 	CA         *CA
 	Domain     string
+	Service    string            // its name over XMPP, where that is another
 	Cert, Key  string            // files; "" for new ones from CA
 	DNS        string            // address of the name server; "" for none that answers
 	Store      string            // URL
@@ -88,6 +89,9 @@ func NewGateway(s Spec) (*Gateway, error) {
 func (s Spec) toml(cert, key string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "[[domain]]\nname = %q\ncertificate = %q\nkey = %q\ndeliver = %q\nverify = \"none\"\n", s.Domain, cert, key, s.Deliver)
+	if s.Service != "" {
+		fmt.Fprintf(&b, "service = %q\n", s.Service)
+	}
 	fmt.Fprintf(&b, "[[listener]]\nkind = \"relay\"\naddress = %q\ntls = \"none\"\ntrusted = [\"127.0.0.0/8\"]\n", s.SMTP)
 	fmt.Fprintf(&b, "[store]\nurl = %q\n", s.Store)
 	if s.Schema != "" {

@@ -25,6 +25,7 @@ import (
 // office is the XMPP side of a gateway with its store, for one domain.
 type office struct {
 	domain    string
+	service   string // the name of its service, where that is another
 	store     *sqlite.Store
 	server    *transfer.Server
 	directory *peers.Directory
@@ -46,8 +47,12 @@ func (o *office) over(t *testing.T, s *site, streams peers.Streams) {
 	t.Helper()
 	resolver, err := dns.New([]string{s.names.Addr}, patience)
 	must(t, err)
+	services := map[string]string{}
+	if o.service != "" {
+		services[o.domain] = o.service
+	}
 	o.directory = peers.NewDirectory(peers.Config{
-		DNS: resolver, Streams: streams, Store: o.store, Timeout: patience, LinkTimeout: patience, Log: testLog(t),
+		DNS: resolver, Streams: streams, Store: o.store, Services: services, Timeout: patience, LinkTimeout: patience, Log: testLog(t),
 	})
 	t.Cleanup(o.directory.Close)
 	o.sender = transfer.NewSender(transfer.SenderConfig{Links: o.directory, RequestTimeout: patience, Log: testLog(t)})
@@ -55,11 +60,21 @@ func (o *office) over(t *testing.T, s *site, streams peers.Streams) {
 
 // disco is what the office announces.
 func (o *office) disco(string, string) []byte {
-	b, err := o.server.Capabilities().DiscoInfo()
+	c := o.server.Capabilities()
+	if o.service != "" {
+		c.Serves = []string{o.domain}
+	}
+	b, err := c.DiscoInfo()
 	if err != nil {
 		return nil
 	}
 	return b
+}
+
+// Speaks makes an office a transfer.Services: its directory is made after its
+// server.
+func (o *office) Speaks(ctx context.Context, local, service, domain string) *mail.Failure {
+	return o.directory.Speaks(ctx, local, service, domain)
 }
 
 // receiver accepts everything into a store.

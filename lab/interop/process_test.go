@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -58,17 +59,23 @@ type processGateway struct {
 
 func (s *site) gateway(t *testing.T, exe, domain, extra string) *processGateway {
 	t.Helper()
+	return s.gatewayAs(t, exe, domain, "", extra)
+}
+
+// gatewayAs is gateway for a domain whose service over XMPP has another name.
+func (s *site) gatewayAs(t *testing.T, exe, domain, service, extra string) *processGateway {
+	t.Helper()
 	sink, err := harness.NewSink("127.0.0.1:0", func(content []byte) string { return string(content) })
 	must(t, err)
 	t.Cleanup(sink.Close)
 	addrs, err := harness.FreeAddrs(2)
 	must(t, err)
-	cert, key := s.cert(t, domain)
+	cert, key := s.cert(t, cmp.Or(service, domain))
 	dir, err := harness.ShortDir()
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	g, err := harness.NewGateway(harness.Spec{
-		Exe: exe, Dir: dir, CA: s.ca, Domain: domain, Cert: cert, Key: key, DNS: s.names.Addr,
+		Exe: exe, Dir: dir, CA: s.ca, Domain: domain, Service: service, Cert: cert, Key: key, DNS: s.names.Addr,
 		Store: "sqlite://" + filepath.Join(dir, "mail.db"), Deliver: "lmtp://" + sink.Addr, SMTP: addrs[0], XMPP: addrs[1],
 		// Nobody listens here: mail that went by SMTP would not arrive.
 		Route: "smtp://127.0.0.1:9", Extra: "[queue]\nretry_first = \"1s\"\nretry_max = \"2s\"\n" + extra,

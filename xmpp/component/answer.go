@@ -32,29 +32,9 @@ func (l *Link) stanza(name, typ, id string, payload []byte) []byte {
 
 func (l *Link) encodeReply(id string, r stream.Reply) []byte {
 	if r.Error != nil {
-		return l.stanza("iq", "error", id, encodeError(r.Error))
+		return l.stanza("iq", "error", id, r.Error.Encode())
 	}
 	return l.stanza("iq", "result", id, r.Payload)
-}
-
-func encodeError(r *stream.ErrorReply) []byte {
-	e := wire.NewEncoder(nil)
-	e.Start("error", "")
-	e.Attr("type", r.Type)
-	e.Start(r.Condition, nsStanzas)
-	e.End()
-	if text := mail.Sanitise(r.Text); text != "" {
-		e.Start("text", nsStanzas)
-		e.Text(text)
-		e.End()
-	}
-	e.Raw(r.App)
-	e.End()
-	b, err := e.Bytes()
-	if err != nil { // cannot be: names are constants, the text is sanitised
-		return []byte("<error type='cancel'><undefined-condition xmlns='" + nsStanzas + "'/></error>")
-	}
-	return b
 }
 
 // answerOurselves answers what every domain must, whoever asks: ping
@@ -102,7 +82,8 @@ func (s *session) answerOurselves(iq *wire.Element, from string) bool {
 
 // refuse answers a stanza with a stanza error.
 func (s *session) refuse(el *wire.Element, typ stanza.ErrorType, condition stanza.Condition, text string) {
-	s.answer(el, "error", encodeError(&stream.ErrorReply{Type: string(typ), Condition: string(condition), Text: text}))
+	r := stream.ErrorReply{Type: string(typ), Condition: string(condition), Text: text}
+	s.answer(el, "error", r.Encode())
 }
 
 // answer goes to where the stanza came from, from where it went, so that its

@@ -204,7 +204,7 @@ func TestStanzaLimit(t *testing.T) {
 	eventually(t, "answer dropped", func() bool { return c.Snapshot().AnswersLost == 1 })
 	conn.send(request("2", peer, ourDomain, work))
 	answer := conn.next()
-	if e, _ := readError(answer); e.Condition != "policy-violation" || answer.Attr("id") != "2" {
+	if e, _ := readError(answer); e.Condition != "resource-constraint" || answer.Attr("id") != "2" {
 		t.Errorf("%+v to %s", e, answer.Attr("id"))
 	}
 }

@@ -161,7 +161,7 @@ func (l *Link) reply(iq *stream.IQ, r stream.Reply) {
 			return
 		}
 		whole = l.encodeReply(iq.ID, stream.Reply{Error: &stream.ErrorReply{
-			Type: string(stanza.Cancel), Condition: string(stanza.PolicyViolation), Text: "answer would be too large",
+			Type: string(stanza.Wait), Condition: string(stanza.ResourceConstraint), Text: "answer would be too large",
 		}})
 	}
 	ctx, cancel := context.WithTimeout(l.s.ctx, cfg.RequestTimeout)

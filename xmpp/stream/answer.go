@@ -66,7 +66,7 @@ func (l *Link) refuse(el *wire.Element, typ stanza.ErrorType, condition stanza.C
 	}
 	e.Attr("from", el.Attr("to"))
 	e.Attr("to", el.Attr("from"))
-	e.Raw(encodeError(&ErrorReply{Type: string(typ), Condition: string(condition), Text: text}))
+	e.Raw((&ErrorReply{Type: string(typ), Condition: string(condition), Text: text}).Encode())
 	e.End()
 	b, err := e.Bytes()
 	if err != nil { // cannot be: what the parser took, XML can carry

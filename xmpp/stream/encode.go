@@ -42,12 +42,14 @@ func (l *Link) stanzaHead(name, typ, id string) []byte {
 // encodeReply gives the parts of the answer to a request.
 func (l *Link) encodeReply(id string, r Reply) [][]byte {
 	if r.Error != nil {
-		return [][]byte{l.stanzaHead("iq", "error", id), encodeError(r.Error), iqEnd}
+		return [][]byte{l.stanzaHead("iq", "error", id), r.Error.Encode(), iqEnd}
 	}
 	return [][]byte{l.stanzaHead("iq", "result", id), r.Payload, iqEnd}
 }
 
-func encodeError(r *ErrorReply) []byte {
+// Encode returns the <error/> child of a stanza error, in the stream's own
+// namespace. The text is made one printable line.
+func (r *ErrorReply) Encode() []byte {
 	e := wire.NewEncoder(nil)
 	e.Start("error", "")
 	e.Attr("type", r.Type)

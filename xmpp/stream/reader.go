@@ -201,7 +201,7 @@ func (l *Link) reply(iq *IQ, r Reply) {
 			return
 		}
 		parts = l.encodeReply(iq.ID, Reply{Error: &ErrorReply{
-			Type: string(stanza.Cancel), Condition: string(stanza.PolicyViolation), Text: "answer would be too large",
+			Type: string(stanza.Wait), Condition: string(stanza.ResourceConstraint), Text: "answer would be too large",
 		}})
 	}
 	ctx, cancel := context.WithTimeout(l.ctx, l.cfg.RequestTimeout)

@@ -11,6 +11,7 @@ import (
 
 	"mailxmppd/mail"
 	"mailxmppd/mail/faults"
+	"mailxmppd/xmpp/stream"
 	"mailxmppd/xmpp/wire"
 )
 
@@ -64,6 +65,10 @@ func (t *attempt) resolve(ctx context.Context, todo []*batch) []*batch {
 			ans, err = t.request(ctx, "get", payload, t.a.Transfer)
 		}
 		if err != nil {
+			if se, ok := errors.AsType[*stream.StanzaError](err); ok && fromStanzaError("", se).Status() == tooManyAtOnce && len(b.rcpts) > 1 {
+				todo = append(b.halves(), todo...)
+				continue
+			}
 			t.fail(b, doubt(t.a.Domain, err))
 			continue
 		}
@@ -142,11 +147,14 @@ func (t *attempt) carry(ctx context.Context, b *batch) []*batch {
 	return nil
 }
 
-// tooMany reports whether the peer took none of a batch because of its length
-// (RFC 3463 section 3.6, X.5.3).
+// tooManyAtOnce is the status for more recipients than the peer takes, or can
+// answer for, in one request (RFC 3463 section 3.6, X.5.3; xep-draft section 5).
+const tooManyAtOnce = "4.5.3"
+
+// tooMany reports whether the peer took none of a batch because of its length.
 func (t *attempt) tooMany(b *batch) bool {
 	for _, numbers := range b.numbers {
-		if f := t.out[numbers[0]].Failure; f == nil || f.Status() != "4.5.3" {
+		if f := t.out[numbers[0]].Failure; f == nil || f.Status() != tooManyAtOnce {
 			return false
 		}
 	}

@@ -444,6 +444,7 @@ func TestDraftConstants(t *testing.T) {
 	for field, value := range map[string]any{
 		"max-message": u.MaxMessage, "max-chunk": u.MaxChunk, "max-inline": u.MaxInline, "max-rcpt": u.MaxRecipients,
 		"window": u.Window, "retain-seconds": int(u.Retain / time.Second), "policy": u.Policy, "max-age": 0, "sends": u.Sends,
+		"serves": "the name that was asked",
 	} {
 		if !regexp.MustCompile(fmt.Sprintf("(?m)^\\| `%s` \\|.*\\| %v \\|$", field, value)).MatchString(text) {
 			t.Errorf("section 4.2: %s is not %v when absent", field, value)

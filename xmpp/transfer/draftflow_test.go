@@ -7,6 +7,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -141,11 +142,31 @@ var staging = map[string]func(*stage){
 	"Out of room for now":                func(s *stage) { s.fresh(func(c *ServerConfig) { c.MaxOpen = 1 }); s.before("g1") },
 	"A local problem of the receiver":    func(s *stage) { s.fresh(); s.store.fail = errors.New("disk is gone") },
 	"Refused for what is not understood": func(s *stage) { s.fresh() },
+
+	"Ready for the mail of a service":      services(nil),
+	"The domain does not list the service": services(mail.Fail(mail.NotPermitted, "", nil)),
+	"The domain cannot be asked":           services(mail.Fail(mail.Unreachable, "", nil)),
+	"Its answer":                           services(nil),
 }
 
 func extensions(all ...string) func(*stage) {
 	return func(s *stage) { s.fresh(func(c *ServerConfig) { c.Capabilities.Extensions = all }) }
 }
+
+// services has a server to whose service the domains of the draft belong, and
+// with which others say this of themselves.
+func services(says *mail.Failure) func(*stage) {
+	return func(s *stage) {
+		s.fresh(func(c *ServerConfig) {
+			c.Services = saying{says}
+			c.Serves = func(local string) []string { return []string{strings.TrimPrefix(local, "mail.")} }
+		})
+	}
+}
+
+type saying struct{ failure *mail.Failure }
+
+func (s saying) Speaks(context.Context, string, string, string) *mail.Failure { return s.failure }
 
 // unplayed are answers that are not this Server's to give: those of whoever
 // does not know the protocol.

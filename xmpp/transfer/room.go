@@ -9,7 +9,8 @@ import (
 
 // The answer to an offer or a commit may be all that tells the sender who has
 // the message now, and a peer need not take stanzas beyond 10,000 octets (RFC
-// 6120 section 13.12). So what cannot be answered is not accepted.
+// 6120 section 13.12). So what cannot be answered is not accepted (xep-draft
+// section 5), nor is a question about recipients.
 
 // answerable refuses, for now, a request whose answer might not fit into the
 // peer's stanzas. The peer may name fewer recipients at once.
@@ -20,7 +21,7 @@ func (r *request) answerable(tid string, rcpts []rcpt) *mail.Failure {
 	if payload, err := longestAnswer(tid, rcpts).encode(); err == nil && len(payload) <= r.room {
 		return nil
 	}
-	return mail.Failf(mail.ResourceShort, "an answer for %d recipients might not fit into the stanzas that you take", len(rcpts)).WithStatus("4.5.3")
+	return mail.Failf(mail.ResourceShort, "an answer for %d recipients might not fit into the stanzas that you take", len(rcpts)).WithStatus(tooManyAtOnce)
 }
 
 // longestFor bounds what longestAnswer comes to, without writing it: a message

@@ -148,3 +148,64 @@ func TestFewerRecipientsAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestQuestionsInParts: the answers to check and status have to fit as well, and
+// are asked for in parts where they do not.
+func TestQuestionsInParts(t *testing.T) {
+	x := newSetup()
+	x.links.link = &narrow{x.link, 9800}
+	var to []string
+	for i := range 200 {
+		to = append(to, fmt.Sprint("user", i))
+	}
+	a := message(500, append(to, "nobody")...)
+	failures, err := x.sender.Check(t.Context(), a.Local, a.Domain, a.Envelope.Sender, false, a.Envelope.Recipients)
+	if err != nil || len(failures) != 201 || failures[0] != nil || failures[200] == nil {
+		t.Errorf("check: %v, %v", failures, err)
+	}
+	out := x.deliver(t, a)
+	a.InDoubt = true
+	again := x.deliver(t, a)
+	for i := range out {
+		if out[i].RemoteID != again[i].RemoteID || (out[i].Failure == nil) != (again[i].Failure == nil) {
+			t.Fatalf("recipient %d: %+v became %+v", i, out[i], again[i])
+		}
+	}
+	for _, payload := range []string{
+		"<check xmlns='" + Namespace + "' sender=''>" + many("user%d", 200) + "</check>",
+		"<status xmlns='" + Namespace + "' tid='" + tid1 + "'>" + many("user%d", 200) + "</status>",
+	} {
+		r := x.server.HandleBound(t.Context(), montague, &stream.IQ{Type: "get", Payload: parse(t, payload), Room: 9800})
+		if r.Error == nil || r.Error.Condition != "resource-constraint" {
+			t.Errorf("%+v", r)
+		}
+	}
+}
+
+// TestRequireTLSOverAComponent: it does not leave over one, whatever the peer
+// lists, and is not taken over one.
+func TestRequireTLSOverAComponent(t *testing.T) {
+	x := newSetup()
+	x.links.caps.Extensions = append(x.links.caps.Extensions, ExtRequireTLS)
+	a := message(500, "romeo")
+	a.Envelope.RequireTLS = true
+	x.links.link = &proven{x.link, "component"}
+	if out := x.deliver(t, a); out[0].Failure == nil || out[0].Failure.Kind != mail.TLSRequired {
+		t.Errorf("%+v", out[0])
+	}
+	a.Envelope.RequireTLS = false
+	if out := x.deliver(t, a); !out[0].Delivered() {
+		t.Errorf("without it: %v", out[0].Failure)
+	}
+}
+
+type proven struct {
+	*fakeLink
+	proof string
+}
+
+func (l *proven) Binding() mail.Binding {
+	b := l.fakeLink.Binding()
+	b.Proof = l.proof
+	return b
+}

@@ -150,7 +150,12 @@ func (s *Sender) Check(ctx context.Context, local, domain string, sender mail.Ad
 		}
 		ans, err := t.request(ctx, "get", payload, "")
 		if err != nil {
-			return nil, t.failure(err)
+			f := t.failure(err)
+			if f.Status() == tooManyAtOnce && len(b.rcpts) > 1 {
+				batches = append(b.halves(), batches...)
+				continue
+			}
+			return nil, f
 		}
 		if ans.kind != verdicts || !ans.matches(b.rcpts) {
 			return nil, mail.Fail(mail.Malformed, "peer's answer does not follow the protocol", nil)

@@ -183,6 +183,9 @@ func (r *request) check(ctx context.Context, p *wire.Element) (*answer, *mail.Fa
 	if f != nil {
 		return nil, f
 	}
+	if f := r.answerable("", rcpts); f != nil {
+		return nil, f
+	}
 	if wait := r.s.checks.take(r.b.Remote, len(rcpts), r.now); wait > 0 {
 		r.s.tally.add(countCheckFlood)
 		return nil, tooOften("too many questions, try again later", wait)
@@ -196,7 +199,7 @@ func (r *request) check(ctx context.Context, p *wire.Element) (*answer, *mail.Fa
 // (xep-draft sections 6 and 7). What concerns one recipient is noted there.
 func (r *request) permitted(ctx context.Context, env *mail.Envelope, rcpts []rcpt) *mail.Failure {
 	if most := r.s.cfg.Capabilities.MaxRecipients; len(rcpts) > most {
-		return mail.Failf(mail.ResourceShort, "more than %d recipients in one request", most).WithStatus("4.5.3")
+		return mail.Failf(mail.ResourceShort, "more than %d recipients in one request", most).WithStatus(tooManyAtOnce)
 	}
 	ours := r.s.serves(r.b.Local)
 	for i := range rcpts {

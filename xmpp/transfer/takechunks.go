@@ -183,6 +183,9 @@ func (r *request) status(ctx context.Context, p *wire.Element) (*answer, *mail.F
 	if f != nil {
 		return nil, f
 	}
+	if f := r.answerable(tid, rcpts); f != nil {
+		return nil, f
+	}
 	// In the slot's turn, so that an acceptance under way is waited for.
 	s, f := r.s.open.take(ctx, r.key(tid))
 	if f != nil {

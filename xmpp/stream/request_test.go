@@ -201,7 +201,7 @@ func TestLargestStanza(t *testing.T) {
 		}
 		overhead := len(l.stanzaHead("iq", "set", newID())) + len(iqEnd) + len(echoPayload("x")) - 1
 		_, err := l.Request(t.Context(), "get", echoPayload(strings.Repeat("x", 20000-overhead)))
-		if e, ok := errors.AsType[*StanzaError](err); !ok || e.Condition != "policy-violation" {
+		if e, ok := errors.AsType[*StanzaError](err); !ok || e.Condition != "resource-constraint" {
 			t.Error(err)
 		}
 		brief, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)

@@ -42,7 +42,9 @@ type Chain struct {
 	From    int              // the first set from which on all sealers are trusted; 0 if none
 	Results []authres.Method // what the trusted sealer of set From had found when it took the message
 
-	sets []set
+	sets    []set
+	highest int  // the highest instance that is there
+	broken  bool // an earlier hop has said so, and its word stands
 }
 
 // set is one hop's three fields.
@@ -77,8 +79,10 @@ func Collect(h header.Header, now time.Time) Chain {
 		case !ok:
 			return c.fail("a field has no valid instance")
 		case i > maxSets:
+			c.broken = true // there is no instance left to say it in
 			return c.fail(fmt.Sprintf("more than %d sets", maxSets))
 		}
+		c.highest = max(c.highest, i)
 		if byInstance[i] == nil {
 			byInstance[i] = &set{}
 		}
@@ -121,6 +125,7 @@ func (c Chain) readSets(now time.Time) Chain {
 		s.cv = strings.ToLower(tags["cv"])
 		switch {
 		case s.cv == "fail":
+			c.broken = true
 			return c.fail(fmt.Sprintf("set %d says that the chain was broken before", i))
 		case i == 1 && s.cv != "none", i > 1 && s.cv != "pass":
 			return c.fail(fmt.Sprintf("seal %d: cv= is wrong", i))

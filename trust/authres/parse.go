@@ -119,6 +119,14 @@ func (s *scanner) property(m *Method) error {
 	if err != nil {
 		return err
 	}
+	// White space may stand around the dot.
+	for s.peek() == '.' || strings.HasSuffix(key, ".") {
+		more, err := s.tokenAmid()
+		if err != nil {
+			return err
+		}
+		key += more
+	}
 	if s.peek() != '=' {
 		return errors.New("property without a value")
 	}

@@ -18,17 +18,16 @@ type Signature struct {
 	Result authres.Result
 	Reason string // why, in words; "" for a pass
 
-	Domain     string // d=, A-labels
-	Agent      string // i=, "@" and the domain where it is absent
-	Selector   string // s=
-	Algorithm  string // a=, e.g. "rsa-sha256"
-	KeyBits    int    // of the key, 0 unless it was had
-	Signed     []string
-	Created    time.Time // t=, zero if absent
-	Expires    time.Time // x=, zero if absent
-	Testing    bool      // the key's owner still tries it out (t=y)
-	HasLength  bool      // l=: the rest of the body could be anybody's
-	InstanceOf int       // i= of an ARC field, 0 in DKIM
+	Domain    string // d=, A-labels
+	Agent     string // i=, "@" and the domain where it is absent
+	Selector  string // s=
+	Algorithm string // a=, e.g. "rsa-sha256"
+	KeyBits   int    // of the key, 0 unless it was had
+	Signed    []string
+	Created   time.Time // t=, zero if absent
+	Expires   time.Time // x=, zero if absent
+	Testing   bool      // the key's owner still tries it out (t=y)
+	HasLength bool      // l=: the rest of the body could be anybody's
 
 	raw        string
 	headerForm Canonicalization

@@ -17,6 +17,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"hash"
+	"strings"
 	"time"
 
 	"mailxmppd/trust/authres"
@@ -140,7 +141,7 @@ func (s *Signature) key(keys *Keys) (*Key, bool) {
 		s.end(authres.Fail, fmt.Sprintf("a key of %d bits proves nothing", key.Bits))
 	case key.Bits > maxBits:
 		s.end(authres.Policy, fmt.Sprintf("a key of %d bits is too much work", key.Bits))
-	case key.Strict && s.Agent != "" && s.Agent[bytes.LastIndexByte([]byte(s.Agent), '@')+1:] != s.Domain:
+	case key.Strict && s.Agent != "" && s.Agent[strings.LastIndexByte(s.Agent, '@')+1:] != s.Domain:
 		s.end(authres.PermError, "the key is not for subdomains (t=s)")
 	}
 	return key, s.Result == ""

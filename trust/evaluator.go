@@ -16,6 +16,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -122,6 +123,9 @@ func (e *Evaluator) Evaluate(ctx context.Context, in Input) Evidence {
 		wg.Go(func() { ev.Helo = spf.Helo(ctx, e.conf.DNS, client, in.Helo) })
 	}
 	m := e.readMessage(ctx, in)
+	if m.err != nil && !errors.Is(m.err, header.ErrTooLarge) {
+		e.conf.Log.Warn("content not read for its evidence", "from", in.Sender.String(), "err", m.err)
+	}
 	wg.Wait()
 
 	ev.Header, ev.From, ev.DKIM, ev.Omitted, ev.ARC = m.err, m.from, m.sigs, m.omitted, m.chain

@@ -29,7 +29,7 @@ type Evidence struct {
 	Relation Relation
 	Carrier  Carrier
 	Sends    Sends
-	Header   error // why the header was not read; then there is no DKIM, DMARC, ARC and From
+	Header   error // why the content was not read (header.ErrTooLarge is in it where that is the sender's doing); then there are no DKIM and ARC
 }
 
 // Binding is the proof of the stream (xep-draft section 6.2).

@@ -1,9 +1,11 @@
 package trust
 
 import (
+	"errors"
 	"fmt"
 
 	"mailxmppd/trust/authres"
+	"mailxmppd/trust/header"
 )
 
 // AuthenticationResults writes the evidence as a whole field in our name (RFC
@@ -45,8 +47,11 @@ func (ev Evidence) Methods() []authres.Method {
 	switch {
 	case ev.Omitted > 0:
 		add(authres.Method{Name: "dkim", Result: authres.Policy, Reason: fmt.Sprintf("%d more signatures not looked at", ev.Omitted)})
-	case ev.Header != nil:
+	case errors.Is(ev.Header, header.ErrTooLarge):
 		add(authres.Method{Name: "dkim", Result: authres.PermError, Reason: ev.Header.Error()})
+	case ev.Header != nil:
+		// Ours to see to, not the sender's.
+		add(authres.Method{Name: "dkim", Result: authres.TempError, Reason: "the content could not be read"})
 	case len(ev.DKIM) == 0:
 		add(authres.Method{Name: "dkim", Result: authres.None})
 	}

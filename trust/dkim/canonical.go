@@ -99,6 +99,8 @@ type lines struct {
 // ends is hashed for line ends, many at once.
 var ends = []byte(strings.Repeat("\r\n", 512))
 
+var oneSpace = []byte(" ")
+
 // flush hashes the line ends before more text.
 func (l *lines) flush() {
 	for l.pending > 0 {
@@ -181,15 +183,30 @@ func (r *relaxedBody) write(p []byte) {
 			r.cr = true
 			i++
 		default:
-			start := i
-			for i++; i < len(p) && p[i] != ' ' && p[i] != '\t' && p[i] != '\r'; i++ {
-			}
-			r.text(p[start:i])
+			n := run(p[i:])
+			r.text(p[i : i+n])
+			i += n
 		}
 	}
 }
 
-// text hashes octets without white space, after what was held back.
+// run returns how many octets stay as they are: up to a line end, or white
+// space other than one space between two words. p is not empty.
+func run(p []byte) int {
+	for i, c := range p {
+		switch c {
+		case '\t', '\r':
+			return i
+		case ' ':
+			if i+1 == len(p) || p[i+1] == ' ' || p[i+1] == '\t' || p[i+1] == '\r' {
+				return i
+			}
+		}
+	}
+	return len(p)
+}
+
+// text hashes octets that stay as they are, after what was held back.
 func (r *relaxedBody) text(p []byte) {
 	if r.pending > 0 {
 		if r.pending <= 2 {
@@ -202,7 +219,7 @@ func (r *relaxedBody) text(p []byte) {
 		}
 	}
 	if r.space {
-		r.put([]byte{' '})
+		r.put(oneSpace)
 		r.space = false
 	}
 	r.any = true

@@ -182,6 +182,13 @@ func (c *checker) smtp(cfg *Config) {
 		}
 		s.OwnAddresses[i] = ip.String()
 	}
+	c.oneOf("smtp.legacy", s.Legacy, LegacyMX, LegacyNeighbour)
+	switch {
+	case s.Legacy == LegacyNeighbour:
+		c.hop("smtp.neighbour", &s.Neighbour, "smtp")
+	case s.Neighbour != "":
+		c.add("smtp.neighbour", `is of no use without legacy = "neighbour"`)
+	}
 }
 
 func (c *checker) queue(q *Queue) {
@@ -211,6 +218,8 @@ func (c *checker) limits(l *Limits) {
 	c.count("limits.errors", l.Errors, 1, 10_000)
 	c.count("limits.header_lines", l.HeaderLines, 100, 100_000)
 	c.size("limits.header_bytes", l.HeaderBytes, 16<<10, 16<<20)
+	// RFC 5321 section 6.3 proposes 100 at least; no more are counted.
+	c.count("limits.hops", l.Hops, 10, mail.MaxHops)
 	c.count("limits.connections_per_minute", l.ConnectionsPerMinute, 0, 1_000_000)
 	c.count("limits.messages_per_minute", l.MessagesPerMinute, 0, 1_000_000)
 	c.count("limits.messages_per_hour", l.MessagesPerHour, 0, 1_000_000)

@@ -118,6 +118,8 @@ func (c *checker) routes(cfg *Config) {
 				c.add(at+".domain", "%s is a domain of ours: its mail goes where deliver says", route.Domain)
 			case seen[route.Domain]:
 				c.add(at+".domain", "%s is there twice", route.Domain)
+			case route.Domain == AnyDomain && cfg.SMTP.Legacy == LegacyNeighbour:
+				c.add(at+".domain", `"*" is of no use with smtp.legacy = "neighbour": all other mail goes there`)
 			}
 			seen[route.Domain] = true
 		}

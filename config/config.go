@@ -175,7 +175,16 @@ type SMTP struct {
 	OwnNames        []string `toml:"own_names"`     // A-labels
 	OwnAddresses    []string `toml:"own_addresses"` // IP addresses
 	AddressLiterals bool     `toml:"address_literals"`
+
+	Legacy    string `toml:"legacy"`    // mail of domains that are no peers: LegacyMX, LegacyNeighbour
+	Neighbour string `toml:"neighbour"` // with LegacyNeighbour: smtp://host:port
 }
+
+// Values of SMTP.Legacy.
+const (
+	LegacyMX        = "mx"        // by our own client, as the routes say
+	LegacyNeighbour = "neighbour" // handed back to the local MTA
+)
 
 // Values of SMTP.IPFamily.
 const (
@@ -263,6 +272,7 @@ type Limits struct {
 	Errors        int  `toml:"errors"`
 	HeaderLines   int  `toml:"header_lines"`
 	HeaderBytes   Size `toml:"header_bytes"`
+	Hops          int  `toml:"hops"` // Received fields
 
 	// How often; 0 is no bound. Listener.Trusted are not bounded.
 	ConnectionsPerMinute  int `toml:"connections_per_minute"` // of one address

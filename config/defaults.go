@@ -1,6 +1,10 @@
 package config
 
-import "time"
+import (
+	"time"
+
+	"mailxmppd/mail"
+)
 
 // defaulter is a table that knows its own defaults; an array's new element is
 // asked before its keys are read.
@@ -15,6 +19,7 @@ func (c *Config) defaults() {
 	c.SMTP.TLS = TLSOpportunistic
 	c.SMTP.MTASTS = true
 	c.SMTP.IPFamily = FamilyIPv6First
+	c.SMTP.Legacy = LegacyMX
 	c.Queue.defaults()
 	c.Limits.defaults()
 	c.Log = Log{Level: "info", Format: "text"}
@@ -72,6 +77,7 @@ func (l *Limits) defaults() {
 	l.Errors = 100
 	l.HeaderLines = 1000
 	l.HeaderBytes = 256 << 10
+	l.Hops = mail.MaxHops
 	l.ConnectionsPerMinute = 600
 	l.MessagesPerMinute = 600
 	l.MessagesPerHour = 500

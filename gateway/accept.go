@@ -119,11 +119,11 @@ type incoming struct {
 
 func (g *Gateway) accept(ctx context.Context, m *mail.Message, esmtp, perRecipient bool) []mail.Verdict {
 	m.ID = mail.NewID()
-	if m.Facts.Received > mail.MaxHops {
-		return refusal(mail.Fail(mail.Loop, "", nil))
-	}
 	for i, r := range m.Envelope.Recipients {
 		m.Envelope.Recipients[i], _, _ = g.meant(r) // judged at RCPT
+	}
+	if f := g.looping(m); f != nil {
+		return refusal(f)
 	}
 	if m.Envelope.Sender.IsNull() {
 		m.Origin.Local = g.fromDomain(m.Content)

@@ -98,6 +98,10 @@ func (g *Gateway) try(ctx context.Context, h *held, l store.Lease, content mail.
 			return trial{way: rt.way, outcomes: mail.AllFailed(len(l.Deliveries), mail.AsFailure(err)), cut: stopped(ctx)}
 		}
 	}
+	trace := l.Trace
+	if rt.mta {
+		trace = append(g.loops.field(env.Recipients), trace...)
+	}
 	start := time.Now()
 	outcomes := rt.transport.Deliver(ctx, mail.Attempt{
 		ID:       l.ID,
@@ -106,7 +110,7 @@ func (g *Gateway) try(ctx context.Context, h *held, l store.Lease, content mail.
 		Envelope: env,
 		Content:  content,
 		Facts:    l.Facts,
-		Trace:    l.Trace,
+		Trace:    trace,
 		Domain:   l.Domain,
 		Local:    local,
 		InDoubt:  slices.ContainsFunc(l.Deliveries, func(d store.Delivery) bool { return d.InDoubt }),

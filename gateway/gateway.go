@@ -75,6 +75,7 @@ type Peers interface {
 type Domain struct {
 	Name      string    // A-labels
 	Transport Transport // final delivery
+	MTA       bool      // which is by SMTP, to an MTA that may send mail on
 	Verifier  Verifier  // nil: every recipient exists
 }
 
@@ -87,6 +88,8 @@ type Config struct {
 	Legacy   func(domain string) Transport // for domains that are not ours and no peers
 	SRS      *SRS                          // rewrites foreign reverse-paths for peers; nil: such mail is refused
 	Owners   Owners                        // whose addresses are whose; nil: authenticated users own none
+	LoopKey  []byte                        // the same on all nodes; none: looping mail is found by its hops alone
+	Hops     int                           // Received fields that a message may carry; 0 for mail.MaxHops
 	TempDir  string                        // for DSNs in the making, "" for the system's
 	Log      *slog.Logger
 
@@ -119,6 +122,7 @@ type Gateway struct {
 	domains  map[string]Domain
 	sched    *scheduler
 	verdicts *verdictCache
+	loops    loopMarks
 }
 
 // New checks the configuration and makes a Gateway.
@@ -126,7 +130,10 @@ func New(cfg Config) (*Gateway, error) {
 	if len(cfg.Domains) == 0 {
 		return nil, fmt.Errorf("gateway: no domain of our own")
 	}
-	g := &Gateway{Config: cfg, domains: map[string]Domain{}, verdicts: newVerdictCache(verdictMemory)}
+	if cfg.Hops <= 0 {
+		cfg.Hops = mail.MaxHops
+	}
+	g := &Gateway{Config: cfg, domains: map[string]Domain{}, verdicts: newVerdictCache(verdictMemory), loops: loopMarks{cfg.LoopKey}}
 	for _, d := range cfg.Domains {
 		g.domains[d.Name] = d
 	}

@@ -44,6 +44,9 @@ func (g *Gateway) Accept(ctx context.Context, k store.TransferKey, h store.Conte
 	for i, r := range m.Envelope.Recipients {
 		m.Envelope.Recipients[i], _, _ = g.meant(r) // judged by Check
 	}
+	if m.Facts.Received+receivedFields(m.Trace) > g.Hops {
+		return make([]mail.ID, len(m.Envelope.Recipients)), g.refusePeer(b, m, mail.Fail(mail.Loop, "", nil))
+	}
 	m.Trace = append(g.received(m, true), m.Trace...)
 	faults.Point("receive.before-accept")
 
@@ -53,14 +56,7 @@ func (g *Gateway) Accept(ctx context.Context, k store.TransferKey, h store.Conte
 	ids, leases, err := g.Store.Accept(ctx, k, h, g.newMessage(in, nil, res.own))
 	if err != nil {
 		g.sched.giveBack(res)
-		f := g.storeFailure(err)
-		g.Log.Info("refused", "id", m.ID, "dir", "in", "transport", "xmpp", "from", m.Envelope.Sender,
-			"peer", b.Remote, "status", f.Status(), "err", f)
-		failures := make([]*mail.Failure, len(m.Envelope.Recipients))
-		for i := range failures {
-			failures[i] = f
-		}
-		return make([]mail.ID, len(failures)), failures
+		return make([]mail.ID, len(m.Envelope.Recipients)), g.refusePeer(b, m, g.storeFailure(err))
 	}
 	if slices.Contains(ids, m.ID) {
 		g.logAccepted(m)
@@ -78,4 +74,15 @@ func domainsOf(env mail.Envelope) map[string]bool {
 		out[r.Address.Domain] = true
 	}
 	return out
+}
+
+// refusePeer gives every recipient of a peer's message the same failure.
+func (g *Gateway) refusePeer(b mail.Binding, m *mail.Message, f *mail.Failure) []*mail.Failure {
+	g.Log.Info("refused", "id", m.ID, "dir", "in", "transport", "xmpp", "from", m.Envelope.Sender,
+		"peer", b.Remote, "status", f.Status(), "err", f)
+	failures := make([]*mail.Failure, len(m.Envelope.Recipients))
+	for i := range failures {
+		failures[i] = f
+	}
+	return failures
 }

@@ -21,22 +21,23 @@ const (
 type route struct {
 	way       way
 	transport Transport
+	mta       bool // the next hop is an MTA that may bring the mail back
 }
 
 // route decides how mail to a domain goes. local is the domain of ours that
 // the sender belongs to. A failure means that it cannot be told now.
 func (g *Gateway) route(ctx context.Context, local, domain string) (route, *mail.Failure) {
 	if d, ours := g.domains[domain]; ours {
-		return route{toLocal, d.Transport}, nil
+		return route{toLocal, d.Transport, d.MTA}, nil
 	}
 	if mail.IsLiteral(domain) {
-		return route{toLegacy, g.Legacy(domain)}, nil
+		return route{toLegacy, g.Legacy(domain), true}, nil
 	}
 	switch standing, failure := g.Peers.Standing(ctx, local, domain); standing {
 	case mail.Peer:
-		return route{toPeer, g.Peers}, nil
+		return route{toPeer, g.Peers, false}, nil
 	case mail.Legacy:
-		return route{toLegacy, g.Legacy(domain)}, nil
+		return route{toLegacy, g.Legacy(domain), true}, nil
 	default:
 		return route{}, failure
 	}

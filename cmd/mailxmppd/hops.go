@@ -36,7 +36,7 @@ func ownDomains(cfg *config.Config, client *smtpbridge.Client) ([]gateway.Domain
 		if err != nil {
 			return nil, err
 		}
-		own := gateway.Domain{Name: d.Name, Transport: hop{client, next}}
+		own := gateway.Domain{Name: d.Name, Transport: hop{client, next}, MTA: next.Protocol == smtpbridge.ProtocolSMTP}
 		switch d.Verify {
 		case config.VerifyNeighbour:
 			own.Verifier = hop{client, next}
@@ -58,7 +58,15 @@ func ownDomains(cfg *config.Config, client *smtpbridge.Client) ([]gateway.Domain
 
 // legacyHops finds the next hop for a domain that is neither ours nor a peer.
 func legacyHops(cfg *config.Config, client *smtpbridge.Client) (func(domain string) gateway.Transport, error) {
-	routes := map[string]hop{config.AnyDomain: {client, smtpbridge.Hop{Protocol: smtpbridge.ProtocolSMTP, TLS: smtpbridge.TLSMode(cfg.SMTP.TLS)}}}
+	rest := smtpbridge.Hop{Protocol: smtpbridge.ProtocolSMTP, TLS: smtpbridge.TLSMode(cfg.SMTP.TLS)}
+	if cfg.SMTP.Legacy == config.LegacyNeighbour {
+		var err error
+		// Its TLS is taken where offered: the operator named it by its address.
+		if rest, err = smtpbridge.ParseHop(cfg.SMTP.Neighbour); err != nil {
+			return nil, err
+		}
+	}
+	routes := map[string]hop{config.AnyDomain: {client, rest}}
 	for _, r := range cfg.Routes {
 		next, err := smtpbridge.ParseHop(r.Next)
 		if err != nil {

@@ -46,8 +46,12 @@ func assemble(ctx context.Context, cfg *config.Config, st store.Store, log *slog
 	if err != nil {
 		return nil, err
 	}
+	loopKey, err := sharedKey(ctx, st, "loop")
+	if err != nil {
+		return nil, err
+	}
 	p.gateway, err = gateway.New(gateway.Config{
-		SRS:      srs,
+		SRS: srs, LoopKey: loopKey, Hops: cfg.Limits.Hops,
 		Hostname: cfg.SMTP.Hostname, Domains: domains, Store: st, Legacy: legacy, Owners: smtpUsers(cfg, st), Log: log,
 		Peers:      peering{p.xmpp.directory, p.xmpp.sender},
 		CutThrough: cfg.XMPP.CutThrough, CutThroughDeadline: cfg.XMPP.CutThroughDeadline.Duration, CutThroughPerPeer: cfg.XMPP.CutThroughPerPeer,
@@ -77,11 +81,16 @@ func newSRS(ctx context.Context, cfg *config.Config, keys store.Keys) (*gateway.
 	if !cfg.SRS.Enabled {
 		return nil, nil
 	}
-	fresh := make([]byte, 32)
-	rand.Read(fresh)
-	key, err := keys.Key(ctx, "srs", fresh)
+	key, err := sharedKey(ctx, keys, "srs")
 	if err != nil {
 		return nil, err
 	}
 	return gateway.NewSRS([][]byte{key}, cfg.SRS.Domain)
+}
+
+// sharedKey is a secret that is made once and shared by all nodes.
+func sharedKey(ctx context.Context, keys store.Keys, name string) ([]byte, error) {
+	fresh := make([]byte, 32)
+	rand.Read(fresh)
+	return keys.Key(ctx, name, fresh)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"log/slog"
@@ -100,9 +99,7 @@ func newAuthenticators(ctx context.Context, cfg *config.Config, st store.Store) 
 			knows[l.Auth] = &smtpbridge.DovecotAuth{Socket: socket}
 			continue
 		}
-		fresh := make([]byte, 32)
-		rand.Read(fresh)
-		secret, err := st.Key(ctx, "auth-secret", fresh)
+		secret, err := sharedKey(ctx, st, "auth-secret")
 		if err != nil {
 			return nil, err
 		}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -34,6 +35,13 @@ type fakeStore struct {
 	block  chan struct{} // List waits for it, when set
 	filter atomic.Pointer[store.Filter]
 	asked  atomic.Pointer[string] // domain of the last Release
+	acted  atomic.Pointer[acted]
+}
+
+// acted is a verb and what it was for.
+type acted struct {
+	verb string
+	sel  store.Selection
 }
 
 func (f *fakeStore) entries() []store.Entry {
@@ -68,16 +76,41 @@ func (f *fakeStore) Show(_ context.Context, id mail.ID) (store.Record, error) {
 	return store.Record{ID: id, Envelope: mail.Envelope{Sender: sender}, Size: 42, Trace: "Received: x\r\n", Deliveries: f.entries()}, err
 }
 
-func (f *fakeStore) Retry(_ context.Context, id mail.ID, n int) (int, error) { return f.pick(id, n) }
-func (f *fakeStore) Drop(_ context.Context, id mail.ID, n int) (int, error)  { return f.pick(id, n) }
+func (f *fakeStore) Totals(_ context.Context, filter store.Filter, top int) (store.Totals, error) {
+	f.filter.Store(&filter)
+	return store.Totals{All: store.Total{Deliveries: top}}, f.broken
+}
 
-func (f *fakeStore) pick(id mail.ID, n int) (int, error) {
+func (f *fakeStore) Retry(_ context.Context, sel store.Selection) (int, error) {
+	return f.pick("retry", sel)
+}
+func (f *fakeStore) Hold(_ context.Context, sel store.Selection) (int, error) {
+	return f.pick("hold", sel)
+}
+func (f *fakeStore) Unhold(_ context.Context, sel store.Selection) (int, error) {
+	return f.pick("unhold", sel)
+}
+func (f *fakeStore) Drop(_ context.Context, sel store.Selection) (int, error) {
+	return f.pick("drop", sel)
+}
+func (f *fakeStore) Restore(_ context.Context, sel store.Selection) (int, error) {
+	return f.pick("restore", sel)
+}
+func (f *fakeStore) Redirect(_ context.Context, sel store.Selection, next string) (int, error) {
+	return f.pick("redirect "+next, sel)
+}
+
+// pick notes what was asked for.
+func (f *fakeStore) pick(verb string, sel store.Selection) (int, error) {
+	f.acted.Store(&acted{verb, sel})
 	switch {
 	case f.broken != nil:
 		return 0, f.broken
-	case id != present || n > 1:
+	case sel.ID == "":
+		return 3, nil
+	case sel.ID != present || sel.N > 1:
 		return 0, store.ErrNotFound
-	case n >= 0:
+	case sel.N >= 0:
 		return 1, nil
 	}
 	return 2, nil
@@ -140,7 +173,7 @@ func TestVerbs(t *testing.T) {
 	if err != nil || !slices.Equal(entries, want) {
 		t.Errorf("got %+v, %v", entries, err)
 	}
-	if got := *st.filter.Load(); got != (store.Filter{Domain: "montague.example", Closed: true, Limit: 7}) {
+	if got := *st.filter.Load(); !reflect.DeepEqual(got, store.Filter{Domain: "montague.example", Closed: true, Limit: 7}) {
 		t.Errorf("filter %+v", got)
 	}
 	if entries, err := c.List(ctx, store.Filter{Domain: "verona.example"}); err != nil || len(entries) != 0 {
@@ -160,11 +193,11 @@ func TestVerbs(t *testing.T) {
 		changes int32 // calls of onChange so far
 		err     error
 	}{
-		{"retry one", func() (int, error) { return c.Retry(ctx, present, 1) }, 1, 1, nil},
-		{"retry all of it", func() (int, error) { return c.Retry(ctx, present, -1) }, 2, 2, nil},
-		{"retry none", func() (int, error) { return c.Retry(ctx, absent, -1) }, 0, 2, store.ErrNotFound},
-		{"drop one", func() (int, error) { return c.Drop(ctx, present, 0) }, 1, 2, nil},
-		{"drop none", func() (int, error) { return c.Drop(ctx, present, 2) }, 0, 2, store.ErrNotFound},
+		{"retry one", func() (int, error) { return c.Retry(ctx, store.One(present, 1, "me")) }, 1, 1, nil},
+		{"retry all of it", func() (int, error) { return c.Retry(ctx, store.One(present, -1, "me")) }, 2, 2, nil},
+		{"retry none", func() (int, error) { return c.Retry(ctx, store.One(absent, -1, "me")) }, 0, 2, store.ErrNotFound},
+		{"drop one", func() (int, error) { return c.Drop(ctx, store.One(present, 0, "me")) }, 1, 2, nil},
+		{"drop none", func() (int, error) { return c.Drop(ctx, store.One(present, 2, "me")) }, 0, 2, store.ErrNotFound},
 		{"release a domain", func() (int, error) { return c.Release(ctx, "montague.example") }, 2, 3, nil},
 		{"release nothing", func() (int, error) { return c.Release(ctx, "verona.example") }, 0, 3, nil},
 		{"release everything", func() (int, error) { return c.Release(ctx, "") }, 2, 4, nil},
@@ -192,7 +225,7 @@ func TestBrokenStore(t *testing.T) {
 	if _, err := c.List(ctx, store.Filter{}); err == nil || err.Error() != "gateway: store is full" {
 		t.Errorf("got %v", err)
 	}
-	if n, err := c.Retry(ctx, present, -1); err == nil || n != 0 || changes.Load() != 0 {
+	if n, err := c.Retry(ctx, store.One(present, -1, "me")); err == nil || n != 0 || changes.Load() != 0 {
 		t.Errorf("got %d, %v, %d changes", n, err, changes.Load())
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -55,48 +54,9 @@ func (c *Client) Counters(ctx context.Context) (parts map[string]map[string]any,
 	return parts, err
 }
 
-// List is store.Queue's.
-func (c *Client) List(ctx context.Context, f store.Filter) (entries []store.Entry, err error) {
-	q := url.Values{"all": {strconv.FormatBool(f.Closed)}}
-	if f.Domain != "" {
-		q.Set("domain", f.Domain)
-	}
-	if f.Limit > 0 {
-		q.Set("limit", strconv.Itoa(f.Limit))
-	}
-	err = c.do(ctx, http.MethodGet, "/queue", q, nil, &entries)
-	for i := range entries {
-		entries[i].Age = time.Duration(entries[i].AgeSecs) * time.Second
-	}
-	return entries, err
-}
-
-// Show is store.Queue's.
-func (c *Client) Show(ctx context.Context, id mail.ID) (r store.Record, err error) {
-	err = c.do(ctx, http.MethodGet, "/queue/"+string(id), nil, nil, &r)
-	return r, err
-}
-
-// Retry is store.Queue's.
-func (c *Client) Retry(ctx context.Context, id mail.ID, n int) (int, error) {
-	return c.count(ctx, "/queue/"+string(id)+"/retry", number(n))
-}
-
-// Drop is store.Queue's.
-func (c *Client) Drop(ctx context.Context, id mail.ID, n int) (int, error) {
-	return c.count(ctx, "/queue/"+string(id)+"/drop", number(n))
-}
-
 // Release is Store's.
 func (c *Client) Release(ctx context.Context, domain string) (int, error) {
 	return c.count(ctx, "/release", url.Values{"domain": {domain}})
-}
-
-func number(n int) url.Values {
-	if n < 0 {
-		return nil
-	}
-	return url.Values{"n": {strconv.Itoa(n)}}
 }
 
 func (c *Client) count(ctx context.Context, path string, q url.Values) (int, error) {

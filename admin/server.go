@@ -3,10 +3,14 @@
 //
 //	GET  /health                  is the gateway up and its store answering
 //	GET  /counters                what was counted since the start, by part
-//	GET  /queue?domain=&all=&limit=   deliveries
-//	GET  /queue/{id}              one message with its deliveries and attempts
+//	GET  /queue?domain=&from=&state=&older=&younger=&text=&all=&limit=&after=   deliveries
+//	GET  /queue/totals?top=       their numbers by domain and age, of the same choice
+//	GET  /queue/{id}              one message with its deliveries, attempts and events
 //	POST /queue/{id}/retry?n=     try again now, n for one delivery of it
-//	POST /queue/{id}/drop?n=      end without a DSN
+//	POST /queue/{id}/hold?n=      keep from being tried; unhold ends that
+//	POST /queue/{id}/redirect?n=&next=   send to another next hop
+//	POST /queue/{id}/drop?n=      end without a DSN; restore brings it back
+//	POST /queue/{verb}?domain=...     the same to all of a choice, or with everything=true
 //	POST /release?domain=         make what waits for a domain due now
 //	GET  /users                   who may submit mail
 //	GET  /user?name=              one of them
@@ -61,7 +65,7 @@ type Health struct {
 	Uptime int64  `json:"uptime_s"`
 }
 
-// Count is the answer to retry, drop and release.
+// Count is the answer to the verbs that change deliveries.
 type Count struct {
 	Deliveries int `json:"deliveries"`
 }
@@ -91,8 +95,9 @@ func New(st Store, log *slog.Logger, onChange func()) *Server {
 	mux.HandleFunc("GET /counters", s.answer(s.count))
 	mux.HandleFunc("GET /queue", s.answer(s.list))
 	mux.HandleFunc("GET /queue/{id}", s.answer(s.show))
-	mux.HandleFunc("POST /queue/{id}/retry", s.answer(s.retry))
-	mux.HandleFunc("POST /queue/{id}/drop", s.answer(s.drop))
+	mux.HandleFunc("GET /queue/totals", s.answer(s.totals))
+	mux.HandleFunc("POST /queue/{verb}", s.answer(s.act))
+	mux.HandleFunc("POST /queue/{id}/{verb}", s.answer(s.act))
 	mux.HandleFunc("POST /release", s.answer(s.release))
 	mux.HandleFunc("GET /users", s.answer(s.users))
 	mux.HandleFunc("GET /user", s.answer(s.user))
@@ -162,54 +167,6 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 		h.Status, status = "store", http.StatusServiceUnavailable
 	}
 	write(w, status, h)
-}
-
-func (s *Server) list(ctx context.Context, r *http.Request) (any, error) {
-	q := r.URL.Query()
-	f := store.Filter{Closed: q.Get("all") == "true"}
-	var err error
-	if f.Domain, err = domainOf(q); err != nil {
-		return nil, err
-	}
-	if text := q.Get("limit"); text != "" {
-		if f.Limit, err = strconv.Atoi(text); err != nil || f.Limit < 1 || f.Limit > maxList {
-			return nil, badRequest{fmt.Sprintf("limit is not a number from 1 to %d", maxList)}
-		}
-	}
-	entries, err := s.store.List(ctx, f)
-	if entries == nil {
-		entries = []store.Entry{}
-	}
-	return entries, err
-}
-
-func (s *Server) show(ctx context.Context, r *http.Request) (any, error) {
-	id, err := mail.ParseID(r.PathValue("id"))
-	if err != nil {
-		return nil, badRequest{err.Error()}
-	}
-	return s.store.Show(ctx, id)
-}
-
-func (s *Server) retry(ctx context.Context, r *http.Request) (any, error) {
-	id, n, err := deliveryOf(r)
-	if err != nil {
-		return nil, err
-	}
-	count, err := s.store.Retry(ctx, id, n)
-	return s.changed(count, err)
-}
-
-func (s *Server) drop(ctx context.Context, r *http.Request) (any, error) {
-	id, n, err := deliveryOf(r)
-	if err != nil {
-		return nil, err
-	}
-	count, err := s.store.Drop(ctx, id, n)
-	if err == nil {
-		s.log.Info("dropped", "id", id, "n", n, "deliveries", count)
-	}
-	return Count{count}, err
 }
 
 func (s *Server) release(ctx context.Context, r *http.Request) (any, error) {

@@ -33,13 +33,13 @@ import (
 type Store interface {
 	PutMessage(ctx context.Context, m store.NewMessage) ([]store.Lease, error)
 	OpenContent(ctx context.Context, id mail.ID) (io.ReadCloser, error)
-	Claim(ctx context.Context, n int, lease time.Duration, busy []string) ([]store.Lease, error)
-	NextDue(ctx context.Context) (wait time.Duration, ok bool, err error)
+	Claim(ctx context.Context, n int, lease time.Duration, busy []string, perDest int) ([]store.Lease, error)
+	NextDue(ctx context.Context, busy []string) (wait time.Duration, ok bool, err error)
 	BeginAttempt(ctx context.Context, l store.Lease, way store.Way) (store.Lease, error)
 	SetWay(ctx context.Context, l store.Lease, way store.Way) error
 	Renew(ctx context.Context, leases []store.Lease, lease time.Duration) (lost []store.Lease, err error)
 	Settle(ctx context.Context, s store.Settlement) error
-	Release(ctx context.Context, domain string) (int, error)
+	Release(ctx context.Context, destination string) (int, error)
 	Wake() <-chan struct{}
 	Accept(ctx context.Context, k store.TransferKey, h store.ContentHash, m store.NewMessage) ([]mail.ID, []store.Lease, error)
 	Maintain(ctx context.Context, r store.Retention) (more bool, err error)

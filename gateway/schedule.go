@@ -112,7 +112,7 @@ func (s *scheduler) fill(ctx context.Context) time.Duration {
 		if n <= 0 {
 			return pollEvery
 		}
-		leases, err := s.g.Store.Claim(ctx, n, leaseTime, busy)
+		leases, err := s.g.Store.Claim(ctx, n, leaseTime, busy, 0)
 		if err != nil {
 			s.vacate(n)
 			if ctx.Err() == nil {
@@ -130,7 +130,7 @@ func (s *scheduler) fill(ctx context.Context) time.Duration {
 		if len(leases) > 0 {
 			continue
 		}
-		wait, waiting, err := s.g.Store.NextDue(ctx)
+		wait, waiting, err := s.g.Store.NextDue(ctx, busy)
 		switch {
 		case err != nil || !waiting:
 			return pollEvery

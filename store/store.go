@@ -17,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"time"
 
 	"mailxmppd/mail"
@@ -58,18 +59,25 @@ type Store interface {
 	OpenContent(ctx context.Context, id mail.ID) (io.ReadCloser, error)
 
 	// Claim leases up to n groups of due deliveries for the given time, the
-	// longest due first, leaving out those to busy domains. A group is all due
-	// deliveries of one message to one domain. Two claims never return the
-	// same delivery under the same token. Durable. A lease that has run out is
+	// longest due first, leaving out those to busy destinations (see
+	// Lease.Destination) and taking at most perDest groups of any other, 0 for
+	// no bound. A group is all due deliveries of one message to one domain by
+	// one next hop. Where a long backlog of busy destinations lies in front, it
+	// goes by destinations instead of by time, so that its cost does not grow
+	// with that backlog. Two claims never return the same delivery under the
+	// same token. Durable. A lease that has run out is
 	// due like anything else, and so is, once the store is opened again, that
 	// of a process that ended: at once, but after its second attempt in a row
 	// that was begun and never settled with a back-off of 4 s that doubles to
 	// 5 min. Such an attempt counts as ended in doubt.
-	Claim(ctx context.Context, n int, lease time.Duration, busy []string) ([]Lease, error)
+	Claim(ctx context.Context, n int, lease time.Duration, busy []string, perDest int) ([]Lease, error)
 
-	// NextDue tells how long until a delivery becomes claimable: 0 for now,
-	// ok false when nothing is waiting.
-	NextDue(ctx context.Context) (wait time.Duration, ok bool, err error)
+	// NextDue tells how long a claimer that leaves out the busy destinations,
+	// and has just taken what it could, may sleep until it looks again: 0 for
+	// not at all, ok false when nothing is waiting. It looks at a bounded part
+	// of the queue, and may so say less than the truth where busy destinations
+	// have a long backlog, never more.
+	NextDue(ctx context.Context, busy []string) (wait time.Duration, ok bool, err error)
 
 	// BeginAttempt records, before anything is dialled, that an attempt
 	// starts, and by which way as far as that is known: it raises Attempt by
@@ -91,10 +99,17 @@ type Store interface {
 	// with ErrLeaseLost nothing happened, DSNs included.
 	Settle(ctx context.Context, s Settlement) error
 
-	// Release makes the waiting deliveries to a domain due now (all domains
-	// for ""), leased ones excepted, and says how many. Not durable before the
+	// Release makes the waiting deliveries to a destination due now (all of
+	// them for ""), leased and held ones excepted, the soonest due first, and
+	// says how many. Not durable before the
 	// next durable write.
-	Release(ctx context.Context, domain string) (int, error)
+	Release(ctx context.Context, destination string) (int, error)
+
+	// Seize leases the open deliveries of a message (one of them if n >= 0)
+	// whoever holds them and whatever they wait for, so that they can be
+	// settled now at the request of by, which is recorded. A running attempt
+	// loses its lease. A lease that runs out unsettled leaves them due.
+	Seize(ctx context.Context, id mail.ID, n int, by string, lease time.Duration) ([]Lease, error)
 
 	// Wake receives, without blocking the sender, when deliveries may have
 	// become due by the doing of this or another node.
@@ -108,8 +123,8 @@ type Store interface {
 	Queue
 
 	// Maintain removes what has outlived its retention: acceptances, open
-	// transfers, traces of finished messages, expired policies, content that
-	// nothing refers to.
+	// transfers, traces of finished messages, the content of dropped ones,
+	// expired policies, content that nothing refers to.
 	// At most one bounded batch of each a call; more reports that some is left.
 	Maintain(ctx context.Context, r Retention) (more bool, err error)
 
@@ -195,20 +210,6 @@ type Policies interface {
 	PutPolicy(ctx context.Context, domain string, policy []byte, expires time.Time) error
 }
 
-// Queue is what the operator's verbs need.
-type Queue interface {
-	// List returns deliveries, the newest message first.
-	List(ctx context.Context, f Filter) ([]Entry, error)
-	// Show returns a message with all its deliveries and their attempts.
-	Show(ctx context.Context, id mail.ID) (Record, error)
-	// Retry makes waiting deliveries due now and says how many: those of a
-	// message, one of them if n >= 0.
-	Retry(ctx context.Context, id mail.ID, n int) (int, error)
-	// Drop ends open deliveries without a DSN and says how many; a running
-	// attempt loses its lease.
-	Drop(ctx context.Context, id mail.ID, n int) (int, error)
-}
-
 // NewMessage is a message to store.
 type NewMessage struct {
 	mail.Message
@@ -221,7 +222,7 @@ type NewMessage struct {
 // First is how a delivery starts when it is not simply due now. With a failure
 // in Outcome it starts Deferred, and that attempt is recorded as number 0.
 type First struct {
-	Delay   time.Duration // until it is due
+	Delay   time.Duration // until it is due; negative for a head start over what is due by then
 	Way     Way           // of the attempt before the spooling
 	InDoubt bool          // that attempt ended in doubt
 	Done    bool          // settled already (e.g. accepted by cut-through): kept for the trace only
@@ -255,9 +256,31 @@ type Lease struct {
 	Trace      []byte
 	Origin     mail.Origin
 	Domain     string
-	Way        Way // of the running attempt, as recorded
+	Next       string // the next hop that an operator redirected them to; "" as routed
+	Way        Way    // of the running attempt, as recorded
 	Deliveries []Delivery
 	Age        time.Duration // since the message was stored
+}
+
+// Destination is what Claim's busy names: the recipients' domain, or the next
+// hop that the deliveries were redirected to.
+func (l Lease) Destination() string { return Destination(l.Domain, l.Next) }
+
+// Destination is that of deliveries to a domain that were redirected to a next
+// hop, or not (""). The mark before a next hop is in no domain's name.
+func Destination(domain, next string) string {
+	if next == "" {
+		return domain
+	}
+	return redirectMark + next
+}
+
+const redirectMark = ">"
+
+// Redirected is the next hop that a destination stands for, ok false if it is
+// a domain.
+func Redirected(destination string) (next string, ok bool) {
+	return strings.CutPrefix(destination, redirectMark)
 }
 
 // Delivery is one recipient's life, the part that a lease carries.
@@ -284,14 +307,20 @@ const (
 	Due       State = "due"      // waits for its first attempt
 	Deferred  State = "deferred" // waits for another attempt
 	Leased    State = "leased"   // an attempt may be running
+	Held      State = "held"     // an operator keeps it from being tried, and from expiring
 	Delivered State = "delivered"
 	Bounced   State = "bounced"
 	ExpiredSt State = "expired"
 	Dropped   State = "dropped"
 )
 
+// States lists all of them.
+func States() []State {
+	return []State{Due, Deferred, Leased, Held, Delivered, Bounced, ExpiredSt, Dropped}
+}
+
 // Open reports whether a delivery in this state still has to be settled.
-func (s State) Open() bool { return s == Due || s == Deferred || s == Leased }
+func (s State) Open() bool { return s == Due || s == Deferred || s == Leased || s == Held }
 
 // Settlement is the end of one attempt.
 type Settlement struct {
@@ -364,64 +393,10 @@ type User struct {
 	Addresses []string `json:"addresses"`
 }
 
-// Filter narrows List.
-type Filter struct {
-	Domain string // of the recipient, "" for all
-	Closed bool   // finished deliveries too
-	Limit  int    // at most so many; 0 means 1,000
-}
-
-// Entry is a delivery as the operator sees it.
-type Entry struct {
-	ID       mail.ID       `json:"id"`
-	N        int           `json:"n"`
-	State    State         `json:"state"`
-	Sender   string        `json:"from"`
-	Rcpt     string        `json:"rcpt"`
-	Domain   string        `json:"domain"`
-	Size     int64         `json:"size"`
-	Attempts int           `json:"attempts"`
-	Age      time.Duration `json:"-"`
-	AgeSecs  int64         `json:"age_s"`
-	DueSecs  int64         `json:"due_in_s"` // until it may be tried; negative: overdue; 0 when closed
-	InDoubt  bool          `json:"in_doubt,omitempty"`
-	DoubtWay Way           `json:"doubt_way,omitempty"`
-	Last     string        `json:"last,omitempty"` // words of the last outcome
-}
-
-// Record is a message as the operator sees it.
-type Record struct {
-	ID         mail.ID       `json:"id"`
-	Transfer   string        `json:"tid"`
-	Envelope   mail.Envelope `json:"envelope"`
-	Size       int64         `json:"size"`
-	SHA256     string        `json:"sha256"` // hexadecimal
-	Origin     mail.Origin   `json:"origin"`
-	Trace      string        `json:"trace"`
-	Deliveries []Entry       `json:"deliveries"`
-	Attempts   []Try         `json:"attempts"`
-}
-
-// Try is one recorded attempt. An attempt without an end was cut short by a
-// crash, or is running.
-type Try struct {
-	N        int       `json:"n"`
-	Number   int       `json:"attempt"`
-	Way      Way       `json:"way,omitempty"`
-	Began    time.Time `json:"began"`
-	Ended    time.Time `json:"ended,omitzero"`
-	Result   State     `json:"result,omitempty"`
-	Status   string    `json:"status,omitempty"` // enhanced status of a failure
-	Text     string    `json:"text,omitempty"`
-	Remote   string    `json:"remote,omitempty"`
-	RemoteID string    `json:"remote_id,omitempty"`
-	Proof    string    `json:"proof,omitempty"`
-	TLS      string    `json:"tls,omitempty"`
-}
-
 // Retention says how long finished things are kept.
 type Retention struct {
 	Acceptances time.Duration // at least 7 days (xep-draft section 5.6)
 	Transfers   time.Duration // open transfers without progress
 	Traces      time.Duration // finished messages
+	Dropped     time.Duration // the content of what an operator dropped
 }

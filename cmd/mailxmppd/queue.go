@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"os/user"
 	"strconv"
 	"strings"
 
@@ -124,7 +126,7 @@ func queueRetryCommand() *cobra.Command {
 				if id == "" {
 					return st.Release(ctx, domain)
 				}
-				return st.Retry(ctx, id, n)
+				return st.Retry(ctx, store.One(id, n, operator()))
 			})
 		}),
 	}
@@ -148,7 +150,7 @@ func queueDropCommand() *cobra.Command {
 		},
 		RunE: work(func(cmd *cobra.Command, _ []string) error {
 			return q.change(cmd, "dropped", func(ctx context.Context, st admin.Store) (int, error) {
-				return st.Drop(ctx, id, n)
+				return st.Drop(ctx, store.One(id, n, operator()))
 			})
 		}),
 	}
@@ -173,6 +175,15 @@ func (q *verbFlags) change(cmd *cobra.Command, done string, verb func(context.Co
 		_, err = fmt.Fprintf(w, "%d %s %s\n", n, noun, done)
 		return err
 	})
+}
+
+// operator is who runs this command, for the record.
+func operator() string {
+	u, err := user.Current()
+	if err != nil {
+		return fmt.Sprintf("uid %d", os.Getuid())
+	}
+	return u.Username
 }
 
 // deliveryArg reads "ID" (n is -1) or "ID.N".

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"log/slog"
+	"time"
 
 	"mailxmppd/admin"
 	"mailxmppd/config"
@@ -11,6 +12,10 @@ import (
 	"mailxmppd/gateway"
 	"mailxmppd/store"
 )
+
+// keepDropped is how long the content of dropped deliveries is kept, so that an
+// operator may bring them back.
+const keepDropped = 24 * time.Hour
 
 // assemble makes all parts and puts them together.
 func assemble(ctx context.Context, cfg *config.Config, st store.Store, log *slog.Logger) (*parts, error) {
@@ -58,7 +63,8 @@ func assemble(ctx context.Context, cfg *config.Config, st store.Store, log *slog
 		Lifetime: cfg.Queue.Lifetime.Duration, DelayNotice: cfg.Queue.DelayNotice.Duration,
 		RetryFirst: cfg.Queue.RetryFirst.Duration, RetryMax: cfg.Queue.RetryMax.Duration,
 		Concurrency: cfg.Queue.Concurrency, PerDomain: cfg.Queue.PerDomain,
-		Retention: store.Retention{Acceptances: cfg.XMPP.Retain.Duration, Transfers: openTransfers, Traces: cfg.Queue.KeepTrace.Duration},
+		Retention: store.Retention{Acceptances: cfg.XMPP.Retain.Duration, Transfers: openTransfers, Traces: cfg.Queue.KeepTrace.Duration,
+			Dropped: keepDropped},
 	})
 	if err != nil {
 		return nil, err

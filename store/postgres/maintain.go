@@ -43,16 +43,29 @@ func removals(r store.Retention) []struct {
 				DELETE FROM content c USING u WHERE c.content_id = u.content_id
 			)
 			SELECT FROM u`, seconds(r.Transfers)},
+		{"content of dropped messages", `
+			WITH m AS (
+				UPDATE messages SET dropped_at = NULL, body = CASE WHEN finished_at IS NULL THEN body END
+				WHERE id = ANY (ARRAY(
+					SELECT id FROM messages WHERE dropped_at < now() - $2 * interval '1 second'
+					ORDER BY dropped_at LIMIT $1 FOR UPDATE SKIP LOCKED))
+				RETURNING content_id, finished_at
+			), c AS (
+				DELETE FROM content c USING m WHERE m.finished_at IS NOT NULL AND c.content_id = m.content_id
+			)
+			SELECT FROM m`, seconds(r.Dropped)},
 		{"finished messages", `
 			WITH m AS (
 				DELETE FROM messages WHERE id = ANY (ARRAY(
-					SELECT id FROM messages WHERE finished_at < now() - $2 * interval '1 second'
+					SELECT id FROM messages WHERE finished_at < now() - $2 * interval '1 second' AND dropped_at IS NULL
 					ORDER BY finished_at LIMIT $1 FOR UPDATE SKIP LOCKED))
 				RETURNING id
 			), d AS (
 				DELETE FROM deliveries d USING m WHERE d.message_id = m.id
 			), a AS (
 				DELETE FROM attempts a USING m WHERE a.message_id = m.id
+			), e AS (
+				DELETE FROM events e USING m WHERE e.message_id = m.id
 			)
 			SELECT FROM m`, seconds(r.Traces)},
 		{"expired policies", `

@@ -167,9 +167,9 @@ WITH m AS (
 	RETURNING id
 ), d AS (
 	INSERT INTO deliveries (message_id, n, rcpt, domain, node, state, due_at, expires_at, token, attempt, unsettled, in_doubt, delayed,
-		last_text, began_at, ended_at, outcome, way, doubt_way)
+		last_text, began_at, ended_at, outcome, way, doubt_way, settled_at)
 	SELECT m.id, n, rcpt, domain, node, state, now() + least(due, expires) * interval '1 second', now() + expires * interval '1 second', token, attempt, attempt,
-		in_doubt, false, last_text, CASE WHEN began THEN now() END, CASE WHEN ended THEN now() END, NULLIF(outcome, ''), way, doubt_way
+		in_doubt, false, last_text, CASE WHEN began THEN now() END, CASE WHEN ended THEN now() END, NULLIF(outcome, ''), way, doubt_way, CASE WHEN state IN ('delivered', 'bounced') THEN now() END
 	FROM unnest($12::text[], $13::int[], $14::text[], $15::text[], $16::text[], $17::text[], $18::float8[], $19::float8[], $20::bigint[],
 			$21::int[], $22::bool[], $23::bool[], $24::bool[], $25::text[], $26::text[], $27::text[], $28::text[])
 		AS u (message_id, n, rcpt, domain, node, state, due, expires, token, attempt, in_doubt, began, ended, last_text, outcome, way, doubt_way)

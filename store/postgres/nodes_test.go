@@ -64,7 +64,7 @@ func TestTwoNodesFight(t *testing.T) {
 		s := nodes[worker%2]
 		claim.Go(func() {
 			for {
-				leases, err := s.Claim(ctx, 3, time.Minute, nil)
+				leases, err := s.Claim(ctx, 3, time.Minute, nil, 0)
 				if err != nil {
 					t.Error(err)
 					return
@@ -130,7 +130,7 @@ func TestTakeOver(t *testing.T) {
 	}
 	var taken []store.Lease
 	waitFor(t, "the lease to run out", func() bool {
-		taken, err = b.Claim(ctx, 1, time.Minute, nil)
+		taken, err = b.Claim(ctx, 1, time.Minute, nil, 0)
 		return err == nil && len(taken) == 1
 	})
 	d := taken[0].Deliveries[0]
@@ -167,7 +167,7 @@ func TestWakeOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	woken(t, b, "message put")
-	leases, err := b.Claim(ctx, 1, time.Minute, nil)
+	leases, err := b.Claim(ctx, 1, time.Minute, nil, 0)
 	if err != nil || len(leases) != 1 {
 		t.Fatal(leases, err)
 	}
@@ -179,7 +179,7 @@ func TestWakeOther(t *testing.T) {
 		do   func() (int, error)
 	}{
 		{"domain released", func() (int, error) { return a.Release(ctx, "montague.example") }},
-		{"message retried", func() (int, error) { return a.Retry(ctx, m.ID, -1) }},
+		{"message retried", func() (int, error) { return a.Retry(ctx, store.One(m.ID, -1, "me")) }},
 	} {
 		if n, err := step.do(); err != nil || n != 1 {
 			t.Fatalf("%s: %d, %v", step.what, n, err)
@@ -209,12 +209,12 @@ func TestRestartUnderName(t *testing.T) {
 	for crash, want := range []time.Duration{0, 4 * time.Second, 8 * time.Second} {
 		s.Close()
 		s = node(t, name, "loop")
-		wait, ok, err := s.NextDue(ctx)
+		wait, ok, err := s.NextDue(ctx, nil)
 		if err != nil || !ok || wait > want || wait < want-2*time.Second {
 			t.Fatalf("crash %d: due in %v (%v, %v), want %v", crash+1, wait, ok, err, want)
 		}
 		exec(t, name, `UPDATE deliveries SET due_at = now() WHERE state = 'deferred'`)
-		leases, err := s.Claim(ctx, 9, time.Hour, nil)
+		leases, err := s.Claim(ctx, 9, time.Hour, nil, 0)
 		if err != nil || len(leases) != 1 || leases[0].ID != m.ID || !leases[0].Deliveries[0].InDoubt {
 			t.Fatalf("crash %d: %+v, %v", crash+1, leases, err)
 		}

@@ -26,6 +26,7 @@ import (
 	"log/slog"
 	"regexp"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -61,7 +62,8 @@ type Store struct {
 	log    *slog.Logger
 	wake   chan struct{}
 	ops    chan *op
-	large  chan struct{} // bounds the large contents on their way in
+	large  chan struct{}          // bounds the large contents on their way in
+	walked atomic.Pointer[string] // the domain at which the last walk of a claim ended
 
 	stop             context.CancelFunc // of the listener
 	closing          chan struct{}
@@ -114,6 +116,7 @@ func start(ctx context.Context, cfg Config, pcfg *pgxpool.Config) (*Store, error
 		wake: make(chan struct{}, 1), ops: make(chan *op), large: make(chan struct{}, cfg.MaxConns-minConns+1),
 		stop: stop, closing: make(chan struct{}),
 	}
+	s.walked.Store(new(string))
 	l := &listener{store: s, config: pcfg.ConnConfig}
 	if err = l.connect(ctx); err == nil {
 		err = s.releaseOwn(ctx)

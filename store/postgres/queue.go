@@ -15,27 +15,48 @@ import (
 const (
 	defaultList = 1000
 	entryFields = `
-	d.message_id, d.n, d.state, m.envelope::json->>'sender', d.rcpt, d.domain, m.size, d.attempt,
-	(extract(epoch FROM now() - m.created_at) * 1e9)::bigint,
+	d.message_id, d.n, d.state, m.envelope::json->>'sender', d.rcpt, d.domain, d.next, m.size, d.attempt,
+	(extract(epoch FROM now() - d.created_at) * 1e9)::bigint,
 	CASE WHEN d.state IN ('due', 'deferred', 'leased') THEN round(extract(epoch FROM d.due_at - now()))::bigint ELSE 0 END,
-	d.in_doubt, d.doubt_way, d.last_text`
+	d.settled_at, d.in_doubt, d.doubt_way, d.last_text`
 )
 
 func scanEntry(row pgx.CollectableRow) (store.Entry, error) {
 	var e store.Entry
-	err := row.Scan(&e.ID, &e.N, &e.State, &e.Sender, &e.Rcpt, &e.Domain, &e.Size, &e.Attempts, &e.Age, &e.DueSecs, &e.InDoubt, &e.DoubtWay, &e.Last)
+	var settled *time.Time
+	err := row.Scan(&e.ID, &e.N, &e.State, &e.Sender, &e.Rcpt, &e.Domain, &e.Next, &e.Size, &e.Attempts, &e.Age, &e.DueSecs,
+		&settled, &e.InDoubt, &e.DoubtWay, &e.Last)
+	if settled != nil {
+		e.Settled = *settled
+	}
 	e.AgeSecs = int64(e.Age / time.Second)
 	return e, err
 }
 
-// List implements store.Queue.
+// List implements store.Queue. The deliveries are found first, then what their
+// messages tell of them.
 func (s *Store) List(ctx context.Context, f store.Filter) ([]store.Entry, error) {
-	if f.Limit <= 0 {
-		f.Limit = defaultList
+	w, err := filtered(f)
+	if err != nil {
+		return nil, err
 	}
-	rows, err := s.pool.Query(ctx, `SELECT `+entryFields+` FROM deliveries d JOIN messages m ON m.id = d.message_id
-		WHERE ($1 = '' OR d.domain = $1) AND ($2 OR d.state IN ('due', 'deferred', 'leased'))
-		ORDER BY d.message_id DESC, d.n LIMIT $3`, f.Domain, f.Closed, f.Limit)
+	if f.After != "" {
+		after := w.arg(string(f.After))
+		w.and(`(d.message_id < ` + after + ` OR d.message_id = ` + after + ` AND d.n > ` + w.arg(f.AfterN) + `)`)
+		w.and(`d.message_id <= ` + after)
+	}
+	limit := f.Limit
+	if limit <= 0 {
+		limit = defaultList
+	}
+	if f.Domain != "" && !f.Closed && len(f.States) == 0 {
+		w.ofDomain(f.Domain) // else LIMIT has the planner walk over all, from the newest on
+	}
+	sql := `WITH found AS MATERIALIZED (SELECT d.message_id, d.n FROM ` + w.from + w.where() + `
+		ORDER BY d.message_id DESC, d.n LIMIT ` + w.arg(limit) + `)
+		SELECT ` + entryFields + ` FROM found f JOIN deliveries d ON d.message_id = f.message_id AND d.n = f.n
+		JOIN messages m ON m.id = d.message_id ORDER BY d.message_id DESC, d.n`
+	rows, err := s.pool.Query(ctx, sql, w.args...)
 	if err != nil {
 		return nil, failed(err)
 	}
@@ -66,7 +87,14 @@ func (s *Store) Show(ctx context.Context, id mail.ID) (store.Record, error) {
 		if err != nil {
 			return err
 		}
-		r.Attempts, err = pgx.CollectRows(rows, scanTry)
+		if r.Attempts, err = pgx.CollectRows(rows, scanTry); err != nil {
+			return err
+		}
+		rows, err = tx.Query(ctx, `SELECT n, at, verb, by, detail FROM events WHERE message_id = $1 ORDER BY seq`, id)
+		if err != nil {
+			return err
+		}
+		r.Events, err = pgx.CollectRows(rows, pgx.RowToStructByPos[store.Event])
 		return err
 	})
 	if err != nil {
@@ -79,8 +107,8 @@ func showMessage(ctx context.Context, tx pgx.Tx, id mail.ID) (store.Record, erro
 	var envelope, origin string
 	var trace, sum []byte
 	r := store.Record{ID: id}
-	err := tx.QueryRow(ctx, `SELECT tid, envelope, origin, trace, size, sha256 FROM messages WHERE id = $1`, id).
-		Scan(&r.Transfer, &envelope, &origin, &trace, &r.Size, &sum)
+	err := tx.QueryRow(ctx, `SELECT tid, envelope, origin, trace, size, sha256, created_at FROM messages WHERE id = $1`, id).
+		Scan(&r.Transfer, &envelope, &origin, &trace, &r.Size, &sum, &r.Stored)
 	if err != nil {
 		return r, err
 	}
@@ -104,63 +132,4 @@ func scanTry(row pgx.CollectableRow) (store.Try, error) {
 		t.Ended = *ended
 	}
 	return t, loadOutcome(outcome, &t)
-}
-
-// Retry implements store.Queue.
-func (s *Store) Retry(ctx context.Context, id mail.ID, n int) (int, error) {
-	retried := 0
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		if err := mustExist(ctx, tx, id, n); err != nil {
-			return err
-		}
-		tag, err := tx.Exec(ctx, `UPDATE deliveries SET due_at = least(due_at, now())
-			WHERE message_id = $1 AND ($2 < 0 OR n = $2) AND state IN ('due', 'deferred')`, id, n)
-		if retried = int(tag.RowsAffected()); err != nil || retried == 0 {
-			return err
-		}
-		return s.notify(ctx, tx)
-	})
-	if err != nil {
-		return 0, failed(err)
-	}
-	if retried > 0 {
-		s.wakeSelf()
-	}
-	return retried, nil
-}
-
-// Drop implements store.Queue. It raises the token, which ends a lease.
-func (s *Store) Drop(ctx context.Context, id mail.ID, n int) (int, error) {
-	dropped := 0
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		if err := mustExist(ctx, tx, id, n); err != nil {
-			return err
-		}
-		return tx.QueryRow(ctx, `
-			WITH done AS (
-				UPDATE deliveries SET state = 'dropped', token = token + 1, node = '', due_at = now()
-				WHERE message_id = $1 AND ($2 < 0 OR n = $2) AND state IN ('due', 'deferred', 'leased')
-				RETURNING 1
-			), finished AS (
-				UPDATE messages m
-				SET open = m.open - c.closed, body = CASE WHEN m.open > c.closed THEN m.body END,
-					finished_at = CASE WHEN m.open <= c.closed THEN now() END
-				FROM (SELECT count(*) AS closed FROM done) c
-				WHERE m.id = $1 AND c.closed > 0
-				RETURNING m.content_id, m.finished_at
-			), gone AS (
-				DELETE FROM content c USING finished f WHERE f.finished_at IS NOT NULL AND c.content_id = f.content_id
-			)
-			SELECT count(*) FROM done`, id, n).Scan(&dropped)
-	})
-	if err != nil {
-		return 0, failed(err)
-	}
-	return dropped, nil
-}
-
-// mustExist gives ErrNotFound for a message or delivery that there is not.
-func mustExist(ctx context.Context, tx pgx.Tx, id mail.ID, n int) error {
-	var one int
-	return tx.QueryRow(ctx, `SELECT 1 FROM deliveries WHERE message_id = $1 AND ($2 < 0 OR n = $2) LIMIT 1`, id, n).Scan(&one)
 }

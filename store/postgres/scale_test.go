@@ -37,7 +37,7 @@ func TestLongQueue(t *testing.T) {
 			if _, err := s.PutMessage(ctx, newMessage(t, 100, "romeo@montague.example")); err != nil {
 				t.Fatal(err)
 			}
-			leases, err := s.Claim(ctx, 10, time.Hour, []string{"montague.example"})
+			leases, err := s.Claim(ctx, 10, time.Hour, []string{"montague.example"}, 0)
 			if err != nil || len(leases) != 10 {
 				t.Fatalf("%d leases, %v", len(leases), err)
 			}
@@ -53,7 +53,7 @@ func TestLongQueue(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if _, _, err := s.NextDue(ctx); err != nil {
+			if _, _, err := s.NextDue(ctx, nil); err != nil {
 				t.Fatal(err)
 			}
 		}

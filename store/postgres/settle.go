@@ -95,7 +95,7 @@ func firstOf(errs ...error) error {
 // not at all by itself; the deliveries of a larger one are locked and counted
 // first. The row of a message is written when deliveries of it have ended, so
 // that two settlements of one message meet there, and the last takes the
-// content away. A lease is known by its node rather than by its state, which
+// content away, unless an operator may still want back what was dropped. A lease is known by its node rather than by its state, which
 // would tempt the planner to the index of all open deliveries.
 const settleGroup = `
 WITH want AS (
@@ -110,6 +110,7 @@ WITH want AS (
 ), done AS (
 	UPDATE deliveries d
 	SET state = w.state, due_at = least(now() + w.delay * interval '1 second', d.expires_at), node = '', unsettled = 0,
+		settled_at = CASE WHEN w.state <> 'deferred' THEN now() END,
 		in_doubt = d.in_doubt OR w.in_doubt, doubt_way = CASE WHEN w.in_doubt AND d.doubt_way <> 'xmpp' THEN d.way ELSE d.doubt_way END,
 		delayed = d.delayed OR w.delayed, last_text = w.last_text,
 		ended_at = CASE WHEN d.unsettled > 0 THEN now() ELSE d.ended_at END,
@@ -121,13 +122,13 @@ WITH want AS (
 ), finished AS (
 	UPDATE messages m
 	SET open = m.open - c.closed,
-		body = CASE WHEN m.open > c.closed THEN m.body END,
+		body = CASE WHEN m.open > c.closed OR m.dropped_at IS NOT NULL THEN m.body END,
 		finished_at = CASE WHEN m.open <= c.closed THEN now() END
 	FROM (SELECT message_id, count(*) AS closed FROM done WHERE closed GROUP BY message_id) c
 	WHERE m.id = c.message_id
-	RETURNING m.content_id, m.finished_at
+	RETURNING m.content_id, m.finished_at, m.dropped_at
 ), gone AS (
-	DELETE FROM content c USING finished f WHERE f.finished_at IS NOT NULL AND c.content_id = f.content_id
+	DELETE FROM content c USING finished f WHERE f.finished_at IS NOT NULL AND f.dropped_at IS NULL AND c.content_id = f.content_id
 )
 SELECT DISTINCT op FROM done`
 

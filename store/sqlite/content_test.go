@@ -54,7 +54,12 @@ func TestNoContentStaysBehind(t *testing.T) {
 		"dropped": func(t *testing.T, s *Store, n int) {
 			m := newMessage(n, "montague.example")
 			put(t, s, m)
-			if _, err := s.Drop(t.Context(), m.ID, -1); err != nil {
+			if _, err := s.Drop(t.Context(), store.One(m.ID, -1, "me")); err != nil {
+				t.Fatal(err)
+			}
+			// Nobody wants it back.
+			keep := store.Retention{Acceptances: time.Hour, Transfers: time.Hour, Traces: time.Hour, Dropped: -time.Second}
+			if _, err := s.Maintain(t.Context(), keep); err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -106,7 +111,7 @@ func TestNoContentStaysBehind(t *testing.T) {
 			begin(t, s, n, n)
 			m.Content = nil
 			accept(m) // with that of the transfer
-			leases, err := s.Claim(t.Context(), 10, time.Hour, nil)
+			leases, err := s.Claim(t.Context(), 10, time.Hour, nil, 0)
 			if err != nil || len(leases) != 1 {
 				t.Fatalf("%d leases, %v", len(leases), err)
 			}

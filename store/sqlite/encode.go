@@ -19,11 +19,15 @@ const (
 	stateBounced
 	stateExpired
 	stateDropped
+	stateHeld
 )
 
+// neverDue is when a held delivery is due: it is open, and not claimed.
+const neverDue int64 = 1 << 62
+
 // stateNames lists the states by their numbers.
-func stateNames() [7]store.State {
-	return [7]store.State{store.Due, store.Deferred, store.Leased, store.Delivered, store.Bounced, store.ExpiredSt, store.Dropped}
+func stateNames() [8]store.State {
+	return [8]store.State{store.Due, store.Deferred, store.Leased, store.Delivered, store.Bounced, store.ExpiredSt, store.Dropped, store.Held}
 }
 
 func stateOf(v int64) store.State {

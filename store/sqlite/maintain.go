@@ -15,6 +15,7 @@ func (s *Store) Maintain(ctx context.Context, r store.Retention) (more bool, err
 	for _, step := range []func() (bool, error){
 		func() (bool, error) { return s.expireAcceptances(ctx, now-millis(r.Acceptances)) },
 		func() (bool, error) { return s.expireTransfers(ctx, now-millis(r.Transfers)) },
+		func() (bool, error) { return s.expireDropped(ctx, now-millis(r.Dropped)) },
 		func() (bool, error) { return s.expireTraces(ctx, now-millis(r.Traces)) },
 		func() (bool, error) { return s.expirePolicies(ctx, now) },
 		func() (bool, error) { return s.sweepLoose(ctx) },
@@ -65,8 +66,36 @@ func (s *Store) expireTransfers(ctx context.Context, before int64) (more bool, e
 	return more, err
 }
 
+// expireDropped gives up the content of messages that were dropped, where
+// nothing else of them is open.
+func (s *Store) expireDropped(ctx context.Context, before int64) (more bool, err error) {
+	err = s.writer.do(ctx, plain, 0, func(c *conn) error {
+		var old [][3]int64
+		err := c.query("SELECT num, content, size FROM messages WHERE dropped > 0 AND dropped < ? ORDER BY dropped LIMIT ?",
+			[]any{before, maintainStep}, func(r row) error {
+				old = append(old, [3]int64{r.int(0), r.int(1), r.int(2)})
+				return nil
+			})
+		if err != nil {
+			return err
+		}
+		for _, m := range old {
+			if _, err := c.exec("UPDATE messages SET dropped = 0 WHERE num = ?", m[0]); err != nil {
+				return err
+			}
+			if _, err := discardIfDone(c, m[0], m[1], m[2]); err != nil { // what is left is loose: sweepLoose follows
+				return err
+			}
+		}
+		more = len(old) == maintainStep
+		return nil
+	})
+	return more, err
+}
+
 const oldMessages = `SELECT num, NOT EXISTS
 		(SELECT 1 FROM deliveries WHERE key BETWEEN num << 16 AND num << 16 | 65535 AND (due IS NOT NULL OR settled >= ?))
+		AND dropped = 0
 	FROM messages WHERE num > ? AND created < ? ORDER BY num LIMIT ?`
 
 // expireTraces walks over the messages from the oldest on, a stretch a call,
@@ -94,6 +123,9 @@ func (s *Store) expireTraces(ctx context.Context, before int64) (more bool, err 
 		}
 		for _, num := range old {
 			first, last := deliveryKeys(num)
+			if _, err := c.exec("DELETE FROM events WHERE num = ?", num); err != nil {
+				return err
+			}
 			for _, del := range []string{"DELETE FROM attempts WHERE delivery BETWEEN ? AND ?", "DELETE FROM deliveries WHERE key BETWEEN ? AND ?"} {
 				if _, err := c.exec(del, first, last); err != nil {
 					return err

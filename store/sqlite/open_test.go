@@ -134,7 +134,7 @@ func TestCrashLoopBackOffHasABound(t *testing.T) {
 	m.Lifetime = 24 * time.Hour
 	put(t, s, m)
 	for n, want := range []int{0, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300} {
-		leases, err := s.Claim(t.Context(), 1, time.Hour, nil)
+		leases, err := s.Claim(t.Context(), 1, time.Hour, nil, 0)
 		if err != nil || len(leases) != 1 {
 			t.Fatalf("claim %d: %d leases, %v", n, len(leases), err)
 		}
@@ -142,7 +142,7 @@ func TestCrashLoopBackOffHasABound(t *testing.T) {
 			t.Fatal(err)
 		}
 		s = reopen(s)
-		wait, ok, err := s.NextDue(t.Context())
+		wait, ok, err := s.NextDue(t.Context(), nil)
 		if err != nil || !ok || wait != time.Duration(want)*time.Second {
 			t.Errorf("after %d attempts cut short: due in %v, %v, want %d s", n+1, wait, err, want)
 		}

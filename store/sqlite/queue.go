@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"encoding/hex"
+	"slices"
 	"sort"
 	"time"
 
@@ -10,157 +11,56 @@ import (
 	"mailxmppd/store"
 )
 
-const (
-	defaultList = 1000
-	releaseStep = 1000 // deliveries made due by one op, so that nobody waits long
-)
+const defaultList = 1000
 
-const (
-	waitsForDomain = "due > ? AND state <> 2 AND domain = ?"
-	waitsForAny    = "due > ? AND state <> 2"
-)
-
-// Release implements store.Store.
-func (s *Store) Release(ctx context.Context, domain string) (total int, err error) {
-	now := s.now()
-	where, args := waitsForAny, []any{now, now}
-	if domain != "" {
-		where, args = waitsForDomain, []any{now, now, domain}
-	}
-	query := "UPDATE deliveries SET due = ? WHERE key IN (SELECT key FROM deliveries WHERE " + where + " LIMIT ?)"
-	args = append(args, releaseStep)
-	for n := int64(releaseStep); n == releaseStep; {
-		err := s.writer.do(ctx, lazy, 0, func(c *conn) (err error) {
-			n, err = c.exec(query, args...)
-			return err
-		})
-		if err != nil {
-			return total, err
-		}
-		total += int(n)
-		if n > 0 {
-			s.signal()
-		}
-	}
-	return total, nil
-}
-
-// Retry implements store.Queue.
-func (s *Store) Retry(ctx context.Context, id mail.ID, n int) (count int, err error) {
-	err = s.writer.do(ctx, plain, 0, func(c *conn) error {
-		_, first, last, err := findDeliveries(c, id, n)
-		if err != nil {
-			return err
-		}
-		changed, err := c.exec("UPDATE deliveries SET due = min(due, ?) WHERE key BETWEEN ? AND ? AND due IS NOT NULL AND state <> 2",
-			s.now(), first, last)
-		count = int(changed)
-		return err
-	})
-	if err != nil {
-		return 0, err
-	}
-	s.signal()
-	return count, nil
-}
-
-// Drop implements store.Queue. A running attempt has lost its lease since its
-// delivery is leased no more.
-func (s *Store) Drop(ctx context.Context, id mail.ID, n int) (count int, err error) {
-	var left int64
-	err = s.writer.do(ctx, plain, 0, func(c *conn) error {
-		m, first, last, err := findDeliveries(c, id, n)
-		if err != nil {
-			return err
-		}
-		changed, err := c.exec(`UPDATE deliveries SET state = 6, due = NULL, settled = ?,
-			ended = CASE WHEN began > 0 AND ended = 0 THEN -1 ELSE ended END
-			WHERE key BETWEEN ? AND ? AND due IS NOT NULL`, s.now(), first, last)
-		if err != nil {
-			return err
-		}
-		count, left = int(changed), 0
-		if count > 0 {
-			left, err = discardIfDone(c, m.int(0), m.int(1), m.int(2))
-		}
-		return err
-	})
-	if err != nil {
-		return 0, err
-	}
-	s.sweep(ctx, left)
-	return count, nil
-}
-
-// findDeliveries returns num, content and size of a message, and the range of
-// its deliveries, or of the one numbered n if n >= 0.
-func findDeliveries(c *conn, id mail.ID, n int) (m row, first, last int64, err error) {
-	m, err = c.first("SELECT num, content, size FROM messages WHERE id = ?", string(id))
-	if err != nil {
-		return nil, 0, 0, err
-	}
-	if m == nil || n >= maxRecipients {
-		return nil, 0, 0, store.ErrNotFound
-	}
-	first, last = deliveryKeys(m.int(0))
-	if n < 0 {
-		return m, first, last, nil
-	}
-	key := deliveryKey(m.int(0), n)
-	r, err := c.first("SELECT 1 FROM deliveries WHERE key = ?", key)
-	if err == nil && r == nil {
-		err = store.ErrNotFound
-	}
-	return m, key, key, err
-}
-
+// entryColumns are those that entryOf and Show read.
 const entryColumns = `m.id, d.key & 65535, d.state, d.due, m.envelope, d.rcpt, d.domain, m.size, d.attempt, m.created,
-	d.in_doubt, d.text, d.key, d.began, d.ended, d.result, d.status, d.remote, d.remote_id, d.proof, d.tls, d.doubt_way, d.way`
+	d.in_doubt, d.text, d.key, d.began, d.ended, d.result, d.status, d.remote, d.remote_id, d.proof, d.tls, d.doubt_way, d.way,
+	d.next, d.settled`
 
-// List implements store.Queue.
-func (s *Store) List(ctx context.Context, f store.Filter) ([]store.Entry, error) {
-	query := "SELECT " + entryColumns + " FROM deliveries d JOIN messages m ON m.num = d.key >> 16 WHERE "
-	var args []any
-	if f.Closed {
-		query += "1"
-	} else {
-		// By way of the index, however many finished ones there are.
-		query += "d.key IN (SELECT key FROM deliveries WHERE due IS NOT NULL)"
+// List implements store.Queue. Keys are in the order of storing, the newest
+// last; those of one message are turned round again.
+func (s *Store) List(ctx context.Context, f store.Filter) (out []store.Entry, err error) {
+	states, err := statesOf(f)
+	if err != nil {
+		return nil, err
 	}
-	if f.Domain != "" {
-		query += " AND d.domain = ?"
-		args = append(args, f.Domain)
-	}
+	w := filtered(f, s.now())
+	w.listed(states, f.Domain)
 	limit := f.Limit
 	if limit <= 0 {
 		limit = defaultList
 	}
-	query += " ORDER BY d.key DESC LIMIT ?"
-	args = append(args, limit)
-	var out []store.Entry
-	err := s.read(ctx, func(c *conn) error {
-		now := s.now()
-		return c.query(query, args, func(r row) error {
-			e, err := entryOf(r, now)
-			out = append(out, e)
-			return err
-		})
-	})
-	if err != nil {
-		return nil, err
-	}
-	// Newest message first, but within a message in the order of recipients.
-	place := map[mail.ID]int{}
-	for i, e := range out {
-		if _, ok := place[e.ID]; !ok {
-			place[e.ID] = i
+	err = s.snapshot(ctx, func(c *conn) error {
+		out = nil
+		if f.After != "" {
+			if err := w.after(c, f.After, f.AfterN); err != nil {
+				return err
+			}
 		}
-	}
-	sort.SliceStable(out, func(i, j int) bool {
-		a, b := out[i], out[j]
-		return place[a.ID] < place[b.ID] || a.ID == b.ID && a.N < b.N
+		now := s.now()
+		var message []store.Entry
+		flush := func() {
+			slices.Reverse(message)
+			out, message = append(out, message...), message[:0]
+		}
+		err := c.query("SELECT "+entryColumns+" FROM "+w.from+w.where()+" ORDER BY d.key DESC", w.args, func(r row) error {
+			e, err := entryOf(r, now)
+			if err != nil {
+				return err
+			}
+			if len(message) > 0 && message[0].ID != e.ID {
+				if flush(); len(out) >= limit {
+					return errEnough
+				}
+			}
+			message = append(message, e)
+			return nil
+		})
+		flush()
+		return err
 	})
-	return out, nil
+	return out[:min(len(out), limit)], err
 }
 
 // entryOf reads what an entry has of entryColumns.
@@ -172,10 +72,13 @@ func entryOf(r row, now int64) (store.Entry, error) {
 	e := store.Entry{
 		ID: mail.ID(r.text(0)), N: int(r.int(1)), State: stateOf(r.int(2)), Sender: m.Sender.String(), Rcpt: r.text(5),
 		Domain: r.text(6), Size: r.int(7), Attempts: int(r.int(8)), Age: duration(max(0, now-r.int(9))),
-		InDoubt: r.bool(10), Last: r.text(11), DoubtWay: store.Way(r.text(21)),
+		InDoubt: r.bool(10), Last: r.text(11), DoubtWay: store.Way(r.text(21)), Next: r.text(23),
+	}
+	if settled := r.int(24); settled > 0 {
+		e.Settled = time.UnixMilli(settled).UTC()
 	}
 	e.AgeSecs = int64(e.Age / time.Second)
-	if r[3] != nil {
+	if r[3] != nil && e.State != store.Held {
 		e.DueSecs = (r.int(3) - now) / 1000
 		if e.State == store.Leased && r.int(3) <= now { // the lease has run out: nobody tries it
 			e.State = store.Deferred
@@ -196,12 +99,21 @@ func (s *Store) Show(ctx context.Context, id mail.ID) (rec store.Record, err err
 		}
 		rec = store.Record{
 			ID: m.id, Transfer: m.tid, Envelope: m.envelope, Size: m.facts.Size,
-			SHA256: hex.EncodeToString(m.facts.SHA256[:]), Origin: m.origin, Trace: string(m.trace),
+			SHA256: hex.EncodeToString(m.facts.SHA256[:]), Origin: m.origin, Trace: string(m.trace), Stored: time.UnixMilli(m.created).UTC(),
 		}
 		first, last := deliveryKeys(m.num)
 		err = c.query(`SELECT delivery & 65535, number, began, ended, result, status, text, remote, remote_id, proof, tls, way
 			FROM attempts WHERE delivery BETWEEN ? AND ?`, []any{first, last}, func(r row) error {
 			rec.Attempts = append(rec.Attempts, tryOf(r))
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		err = c.query("SELECT n, at, verb, by, detail FROM events WHERE num = ? ORDER BY seq", []any{m.num}, func(r row) error {
+			rec.Events = append(rec.Events, store.Event{
+				N: int(r.int(0)), At: time.UnixMilli(r.int(1)).UTC(), Verb: r.text(2), By: r.text(3), Detail: r.text(4),
+			})
 			return nil
 		})
 		if err != nil {

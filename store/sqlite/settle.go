@@ -9,17 +9,18 @@ import (
 
 const (
 	// Ends a delivery's running attempt.
-	settleAttempt = `UPDATE deliveries SET state = ?, due = ?, settled = ?, cut = 0,
+	settleAttempt = `UPDATE deliveries SET state = ?, due = min(?, max(?, ? + extra)), settled = ?, cut = 0,
 		doubt_way = CASE WHEN ? AND doubt_way <> 'xmpp' THEN way ELSE doubt_way END,
 		in_doubt = in_doubt OR ?, delayed = delayed OR ?,
 		ended = ?, result = ?, status = ?, text = ?, remote = ?, remote_id = ?, proof = ?, tls = ?
 		WHERE key = ? AND token = ? AND state = 2 AND began > 0 AND ended = 0`
 	// Settles a delivery that no attempt was begun for under this lease, such
 	// as one that has expired: the words of the last attempt stay.
-	settleUntried = `UPDATE deliveries SET state = ?, due = ?, settled = ?, cut = 0,
+	settleUntried = `UPDATE deliveries SET state = ?, due = min(?, max(?, ? + extra)), settled = ?, cut = 0,
 		in_doubt = in_doubt OR ?, delayed = delayed OR ?, text = CASE WHEN text = '' THEN ? ELSE text END
 		WHERE key = ? AND token = ? AND state = 2`
-	stillOpen = "SELECT 1 FROM deliveries WHERE key BETWEEN ? AND ? AND due IS NOT NULL LIMIT 1"
+	stillWanted = `SELECT 1 FROM deliveries WHERE key BETWEEN ? AND ? AND due IS NOT NULL UNION ALL
+		SELECT 1 FROM messages WHERE num = ? AND dropped > 0 LIMIT 1`
 )
 
 // Settle implements store.Store.
@@ -106,20 +107,20 @@ func (s *Store) settleOne(c *conn, key, token int64, r store.Result, now, expire
 	if err != nil {
 		return false, err
 	}
-	if state == stateDue || state == stateLeased || state == stateDropped {
+	if state == stateDue || state == stateLeased || state == stateDropped || state == stateHeld {
 		return false, fmt.Errorf("settlement that leaves a delivery %s", r.State)
 	}
 	// A delivery becomes due when it expires at the latest, for its DSN.
-	var due any = min(now+millis(r.Delay), max(now, expires))
+	var due any = now + millis(r.Delay)
 	var settled int64
 	if end = state != stateDeferred; end {
 		due, settled = nil, now
 	}
 	o := recordOf(r.Outcome)
-	n, err := c.exec(settleAttempt, state, due, settled, r.InDoubt, r.InDoubt, r.Delayed,
+	n, err := c.exec(settleAttempt, state, due, now, expires, settled, r.InDoubt, r.InDoubt, r.Delayed,
 		now, state, o.status, o.text, o.remote, o.remoteID, o.proof, o.tls, key, token)
 	if err == nil && n == 0 {
-		n, err = c.exec(settleUntried, state, due, settled, r.InDoubt, r.Delayed, o.text, key, token)
+		n, err = c.exec(settleUntried, state, due, now, expires, settled, r.InDoubt, r.Delayed, o.text, key, token)
 	}
 	if err == nil && n == 0 {
 		err = store.ErrLeaseLost
@@ -127,11 +128,12 @@ func (s *Store) settleOne(c *conn, key, token int64, r store.Result, now, expire
 	return end, err
 }
 
-// discardIfDone removes a message's content when no delivery is open any more.
+// discardIfDone removes a message's content when no delivery is open any more,
+// nor one was dropped that an operator may want back.
 func discardIfDone(c *conn, num, content, size int64) (left int64, err error) {
 	first, last := deliveryKeys(num)
-	open, err := c.first(stillOpen, first, last)
-	if err != nil || open != nil {
+	wanted, err := c.first(stillWanted, first, last, num)
+	if err != nil || wanted != nil {
 		return 0, err
 	}
 	return discard(c, content, size)

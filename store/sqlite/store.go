@@ -59,10 +59,11 @@ type Store struct {
 	closed  sync.Once
 	err     error // of closing
 
-	num     atomic.Int64  // last number drawn for a message or content
-	staging sync.Map      // contents being written that nothing refers to yet
-	large   chan struct{} // taken by each call that writes content in pieces
-	traces  atomic.Int64  // where Maintain's walk over finished messages stands
+	num     atomic.Int64           // last number drawn for a message or content
+	staging sync.Map               // contents being written that nothing refers to yet
+	large   chan struct{}          // taken by each call that writes content in pieces
+	walked  atomic.Pointer[string] // the domain at which the last walk of a claim ended
+	traces  atomic.Int64           // where Maintain's walk over finished messages stands
 }
 
 var _ store.Store = (*Store)(nil)
@@ -84,6 +85,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		wake: make(chan struct{}, 1), readers: make(chan *conn, nReaders), closing: make(chan struct{}),
 		large: make(chan struct{}, nLarge), maxLog: maxLog,
 	}
+	s.walked.Store(new(string))
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

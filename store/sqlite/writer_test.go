@@ -123,7 +123,7 @@ func TestAFullDisk(t *testing.T) {
 			t.Errorf("half kept: %v", err)
 		}
 	}
-	leases, err := s.Claim(t.Context(), 10, 1<<30, nil)
+	leases, err := s.Claim(t.Context(), 10, 1<<30, nil, 0)
 	if err != nil || len(leases) == 0 {
 		t.Fatalf("%d leases, %v", len(leases), err)
 	}

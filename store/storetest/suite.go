@@ -38,6 +38,8 @@ func Run(t *testing.T, newOpener func(t *testing.T) Opener) {
 		{"content", contentTests()},
 		{"transfers", append(transferTests(), turnTests()...)},
 		{"operator", operatorTests()},
+		{"verbs", verbTests()},
+		{"lists", listTests()},
 		{"reopen", reopenTests()},
 		{"together", togetherTests()},
 		{"model", []test{{"random operations agree with a simple model", testModel}}},
@@ -189,7 +191,7 @@ func (b *fixture) put(m store.NewMessage) []store.Lease {
 
 func (b *fixture) claim(n int, busy ...string) []store.Lease {
 	b.Helper()
-	leases, err := b.s.Claim(b.ctx, n, long, busy)
+	leases, err := b.s.Claim(b.ctx, n, long, busy, 0)
 	b.ok(err)
 	return leases
 }

@@ -68,7 +68,7 @@ func testDoubtCut(b *fixture) {
 	b.beginBy(l, store.WayXMPP)
 	b.killed()
 	equal(b, "way shown", b.list(store.Filter{})[0].DoubtWay, store.WayXMPP)
-	_, err := b.s.Retry(b.ctx, m.ID, -1) // the second cut in a row waits
+	_, err := b.s.Retry(b.ctx, store.One(m.ID, -1, "me")) // the second cut in a row waits
 	b.ok(err)
 	b.doubts(b.claimOne(), true, store.WayXMPP)
 }

@@ -25,7 +25,7 @@ func leaseTests() []test {
 // brief claims what is due for so short that it is due again at once.
 func (b *fixture) brief() store.Lease {
 	b.Helper()
-	leases, err := b.s.Claim(b.ctx, 1, time.Millisecond, nil)
+	leases, err := b.s.Claim(b.ctx, 1, time.Millisecond, nil, 0)
 	b.ok(err)
 	if len(leases) != 1 {
 		b.Fatalf("claimed %d leases, want 1", len(leases))
@@ -72,7 +72,7 @@ func testLeaseRanOut(b *fixture) {
 	b.put(m)
 	l := b.brief()
 	b.eventually("the lease runs out", func() bool {
-		wait, ok, err := b.s.NextDue(b.ctx)
+		wait, ok, err := b.s.NextDue(b.ctx, nil)
 		b.ok(err)
 		return ok && wait == 0
 	})
@@ -143,7 +143,7 @@ func testLostInPart(b *fixture) {
 	m := b.message("a@montague.example", "b@montague.example")
 	b.put(m)
 	l := b.begin(b.claimOne())
-	if n, err := b.s.Drop(b.ctx, m.ID, 1); n != 1 || err != nil {
+	if n, err := b.s.Drop(b.ctx, store.One(m.ID, 1, "me")); n != 1 || err != nil {
 		b.Fatalf("drop: %d, %v", n, err)
 	}
 	dsn := b.message("juliet@capulet.example")
@@ -159,7 +159,7 @@ func testRenew(b *fixture) {
 	for i := range 3 {
 		b.put(b.message(fmt.Sprintf("romeo@d%d.example", i)))
 	}
-	leases, err := b.s.Claim(b.ctx, 3, time.Millisecond, nil)
+	leases, err := b.s.Claim(b.ctx, 3, time.Millisecond, nil, 0)
 	b.ok(err)
 	equal(b, "leases", len(leases), 3)
 	var taken store.Lease
@@ -175,7 +175,7 @@ func testRenew(b *fixture) {
 	if len(lost) != 1 || lost[0].ID != taken.ID {
 		b.Fatalf("lost %d leases, want the one that was taken over", len(lost))
 	}
-	wait, _, err := b.s.NextDue(b.ctx)
+	wait, _, err := b.s.NextDue(b.ctx, nil)
 	b.ok(err)
 	if wait < long-time.Minute {
 		b.Errorf("next due in %v: a lease was not renewed", wait)

@@ -332,7 +332,7 @@ func testExpired(b *fixture) {
 func testNextDue(b *fixture) {
 	next := func() (time.Duration, bool) {
 		b.Helper()
-		wait, ok, err := b.s.NextDue(b.ctx)
+		wait, ok, err := b.s.NextDue(b.ctx, nil)
 		b.ok(err)
 		return wait, ok
 	}
@@ -352,7 +352,7 @@ func testNextDue(b *fixture) {
 	if wait, ok := next(); !ok || wait < 2*long-time.Minute || wait > 2*long {
 		b.Errorf("deferred for two hours: %v %v", wait, ok)
 	}
-	if _, err := b.s.Drop(b.ctx, m.ID, -1); err != nil {
+	if _, err := b.s.Drop(b.ctx, store.One(m.ID, -1, "me")); err != nil {
 		b.Error(err)
 	}
 	if _, ok := next(); ok {
@@ -383,7 +383,7 @@ func testWake(b *fixture) {
 	woken("a release", func() { b.released("montague.example", 1) })
 	b.settle(b.begin(b.claimOne()), deferred(long, "later"))
 	woken("a retry", func() {
-		if n, err := b.s.Retry(b.ctx, m.ID, -1); n != 1 || err != nil {
+		if n, err := b.s.Retry(b.ctx, store.One(m.ID, -1, "me")); n != 1 || err != nil {
 			b.Errorf("retry: %d, %v", n, err)
 		}
 	})

@@ -52,7 +52,7 @@ func testModel(b *fixture) {
 			"":        m.check,
 		})
 		for _, id := range m.order { // leave nothing to the next round
-			if _, err := b.s.Drop(b.ctx, id, -1); err != nil {
+			if _, err := b.s.Drop(b.ctx, store.One(id, -1, "me")); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -85,7 +85,7 @@ func (m *model) put(t *rapid.T) {
 
 func (m *model) claim(t *rapid.T) {
 	busy := rapid.SliceOfDistinct(rapid.SampledFrom(m.domains), rapid.ID).Draw(t, "busy")
-	leases, err := m.s.Claim(m.ctx, 1000, long, busy)
+	leases, err := m.s.Claim(m.ctx, 1000, long, busy, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +192,7 @@ func (m *model) retry(t *rapid.T) {
 	}
 	id := rapid.SampledFrom(m.order).Draw(t, "message")
 	n := rapid.IntRange(-1, len(m.open[id])-1).Draw(t, "delivery")
-	got, err := m.s.Retry(m.ctx, id, n)
+	got, err := m.s.Retry(m.ctx, store.One(id, n, "me"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +228,7 @@ func (m *model) drop(t *rapid.T) {
 	}
 	id := rapid.SampledFrom(m.order).Draw(t, "message")
 	n := rapid.IntRange(-1, len(m.open[id])-1).Draw(t, "delivery")
-	got, err := m.s.Drop(m.ctx, id, n)
+	got, err := m.s.Drop(m.ctx, store.One(id, n, "me"))
 	if err != nil {
 		t.Fatal(err)
 	}

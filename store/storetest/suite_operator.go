@@ -94,7 +94,7 @@ func testRetry(b *fixture) {
 	b.put(m)
 	retry := func(n, want int) {
 		b.Helper()
-		got, err := b.s.Retry(b.ctx, m.ID, n)
+		got, err := b.s.Retry(b.ctx, store.One(m.ID, n, "me"))
 		b.ok(err)
 		equal(b, "deliveries made due", got, want)
 	}
@@ -108,10 +108,10 @@ func testRetry(b *fixture) {
 	b.settle(b.begin(l), delivered())
 	retry(1, 0)
 	for _, n := range []int{3, 1 << 20} {
-		_, err := b.s.Retry(b.ctx, m.ID, n)
+		_, err := b.s.Retry(b.ctx, store.One(m.ID, n, "me"))
 		b.is(err, store.ErrNotFound)
 	}
-	_, err := b.s.Retry(b.ctx, mail.NewID(), -1)
+	_, err := b.s.Retry(b.ctx, store.One(mail.NewID(), -1, "me"))
 	b.is(err, store.ErrNotFound)
 }
 
@@ -140,7 +140,7 @@ func testDrop(b *fixture) {
 	b.put(m)
 	drop := func(n, want int) {
 		b.Helper()
-		got, err := b.s.Drop(b.ctx, m.ID, n)
+		got, err := b.s.Drop(b.ctx, store.One(m.ID, n, "me"))
 		b.ok(err)
 		equal(b, "deliveries dropped", got, want)
 	}
@@ -163,9 +163,9 @@ func testDrop(b *fixture) {
 	_, err := b.s.OpenContent(b.ctx, m.ID)
 	b.is(err, store.ErrNotFound)
 	equal(b, "due", len(b.claim(10)), 0)
-	_, err = b.s.Drop(b.ctx, m.ID, 3)
+	_, err = b.s.Drop(b.ctx, store.One(m.ID, 3, "me"))
 	b.is(err, store.ErrNotFound)
-	_, err = b.s.Drop(b.ctx, mail.NewID(), -1)
+	_, err = b.s.Drop(b.ctx, store.One(mail.NewID(), -1, "me"))
 	b.is(err, store.ErrNotFound)
 }
 
@@ -223,7 +223,7 @@ func (b *fixture) maintain(r store.Retention) {
 }
 
 func keepAll() store.Retention {
-	return store.Retention{Acceptances: long, Transfers: long, Traces: long}
+	return store.Retention{Acceptances: long, Transfers: long, Traces: long, Dropped: long}
 }
 
 func testMaintainTraces(b *fixture) {
@@ -289,8 +289,8 @@ func testCancelled(b *fixture) {
 	for name, call := range map[string]func() error{
 		"PutMessage":    func() error { _, err := b.s.PutMessage(ctx, other); return err },
 		"OpenContent":   func() error { _, err := b.s.OpenContent(ctx, m.ID); return err },
-		"Claim":         func() error { _, err := b.s.Claim(ctx, 1, long, nil); return err },
-		"NextDue":       func() error { _, _, err := b.s.NextDue(ctx); return err },
+		"Claim":         func() error { _, err := b.s.Claim(ctx, 1, long, nil, 0); return err },
+		"NextDue":       func() error { _, _, err := b.s.NextDue(ctx, nil); return err },
 		"BeginAttempt":  func() error { _, err := b.s.BeginAttempt(ctx, l, store.WayXMPP); return err },
 		"SetWay":        func() error { return b.s.SetWay(ctx, l, store.WaySMTP) },
 		"Renew":         func() error { _, err := b.s.Renew(ctx, []store.Lease{l}, long); return err },
@@ -311,8 +311,14 @@ func testCancelled(b *fixture) {
 		"PutPolicy":     func() error { return b.s.PutPolicy(ctx, "montague.example", nil, time.Now()) },
 		"List":          func() error { _, err := b.s.List(ctx, store.Filter{}); return err },
 		"Show":          func() error { _, err := b.s.Show(ctx, m.ID); return err },
-		"Retry":         func() error { _, err := b.s.Retry(ctx, m.ID, -1); return err },
-		"Drop":          func() error { _, err := b.s.Drop(ctx, m.ID, -1); return err },
+		"Retry":         func() error { _, err := b.s.Retry(ctx, store.One(m.ID, -1, "me")); return err },
+		"Drop":          func() error { _, err := b.s.Drop(ctx, store.One(m.ID, -1, "me")); return err },
+		"Totals":        func() error { _, err := b.s.Totals(ctx, store.Filter{}, 1); return err },
+		"Hold":          func() error { _, err := b.s.Hold(ctx, all(m)); return err },
+		"Unhold":        func() error { _, err := b.s.Unhold(ctx, all(m)); return err },
+		"Redirect":      func() error { _, err := b.s.Redirect(ctx, all(m), "smtp://relay.example"); return err },
+		"Restore":       func() error { _, err := b.s.Restore(ctx, all(m)); return err },
+		"Seize":         func() error { _, err := b.s.Seize(ctx, m.ID, -1, "me", long); return err },
 		"Maintain":      func() error { _, err := b.s.Maintain(ctx, store.Retention{}); return err },
 	} {
 		if err := call(); err == nil {
@@ -334,7 +340,7 @@ func testClosed(b *fixture) {
 	for name, call := range map[string]func() error{
 		"PutMessage":  func() error { _, err := s.PutMessage(b.ctx, m); return err },
 		"OpenContent": func() error { _, err := s.OpenContent(b.ctx, m.ID); return err },
-		"Claim":       func() error { _, err := s.Claim(b.ctx, 1, long, nil); return err },
+		"Claim":       func() error { _, err := s.Claim(b.ctx, 1, long, nil, 0); return err },
 		"List":        func() error { _, err := s.List(b.ctx, store.Filter{}); return err },
 	} {
 		if call() == nil {

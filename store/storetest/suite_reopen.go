@@ -53,7 +53,7 @@ func testKill(b *fixture) {
 	b.acceptedIs(key("t"), map[string]mail.ID{"a@montague.example": in.ID})
 	equal(b, "accepted again under", b.accept(key("t"), b.message("a@montague.example"))[0], in.ID)
 
-	_, err = b.s.Drop(b.ctx, in.ID, -1)
+	_, err = b.s.Drop(b.ctx, store.One(in.ID, -1, "me"))
 	b.ok(err)
 	b.ok(b.s.PutPeer(b.ctx, store.Peer{Domain: "montague.example", Facts: []byte("{}")}))
 	b.killed()
@@ -100,14 +100,14 @@ func testCrashLoop(b *fixture) {
 			continue
 		}
 		equal(b, "due after more", len(leases), 0)
-		wait, ok, err := b.s.NextDue(b.ctx)
+		wait, ok, err := b.s.NextDue(b.ctx, nil)
 		b.ok(err)
 		// 4 s after the second, doubled each time: bounds far enough from
 		// the next step for a slow machine.
 		if limit := time.Second << n; !ok || wait <= limit/8 || wait > limit {
 			b.Errorf("after attempt %d: due in %v, want about %v", n, wait, limit)
 		}
-		_, err = b.s.Retry(b.ctx, m.ID, -1)
+		_, err = b.s.Retry(b.ctx, store.One(m.ID, -1, "me"))
 		b.ok(err)
 		l = b.claimOne()
 	}

@@ -66,7 +66,7 @@ func testClaimers(b *fixture) {
 	for range claimers {
 		g.Go(func() error {
 			for {
-				leases, err := b.s.Claim(b.ctx, 5, long, nil)
+				leases, err := b.s.Claim(b.ctx, 5, long, nil, 0)
 				if err != nil || len(leases) == 0 {
 					return err
 				}
@@ -217,7 +217,7 @@ func testEverything(b *fixture) {
 		rng := rand.New(rand.NewPCG(4, uint64(i)))
 		g.Go(func() error {
 			for {
-				leases, err := b.s.Claim(b.ctx, 4, long, nil)
+				leases, err := b.s.Claim(b.ctx, 4, long, nil, 0)
 				if err != nil {
 					return err
 				}

@@ -158,3 +158,17 @@ func TestDSNReturned(t *testing.T) {
 		})
 	}
 }
+
+func contentOf(t *testing.T, c mail.Content) string {
+	t.Helper()
+	rc, err := c.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rc.Close()
+	data, err := io.ReadAll(rc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}

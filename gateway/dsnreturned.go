@@ -16,7 +16,8 @@ const maxReturned = 1 << 20
 
 // writeReturned writes the third part: the header of the message, or all of
 // it where RET=FULL asks for it, it is not too large and it can be carried in
-// lines.
+// lines. RET is about failures: other reports return the header alone (RFC 3461
+// section 4.3).
 func writeReturned(b *bufio.Writer, m mail.Message, boundary string, n notice) error {
 	if n.content == nil {
 		return nil
@@ -27,7 +28,7 @@ func writeReturned(b *bufio.Writer, m mail.Message, boundary string, n notice) e
 	}
 	defer rc.Close()
 	source := io.MultiReader(bytes.NewReader(n.lease.Trace), rc)
-	full := n.lease.Envelope.Return == "FULL" && n.lease.Facts.Size <= maxReturned
+	full := n.action == "failed" && n.lease.Envelope.Return == "FULL" && n.lease.Facts.Size <= maxReturned
 	var data []byte
 	if full {
 		data, err = io.ReadAll(source)

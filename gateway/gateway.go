@@ -23,6 +23,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"sync"
 	"time"
 
 	"mailxmppd/mail"
@@ -144,13 +146,11 @@ func New(cfg Config) (*Gateway, error) {
 // Run delivers what is in the store until ctx ends, then lets the attempts
 // that are running come to their end, for at most grace.
 func (g *Gateway) Run(ctx context.Context, grace time.Duration) {
-	maintained := make(chan struct{})
-	go func() {
-		defer close(maintained)
-		g.maintain(ctx)
-	}()
+	var beside sync.WaitGroup
+	beside.Go(func() { g.maintain(ctx) })
+	beside.Go(func() { watchNetwork(ctx, net.InterfaceAddrs, g.networkChanged) })
 	g.sched.run(ctx, grace)
-	<-maintained
+	beside.Wait()
 }
 
 // maintain removes from the store what has outlived its retention, in batches

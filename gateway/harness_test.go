@@ -164,6 +164,12 @@ const grace = 500 * time.Millisecond
 func newWorld(t *testing.T, change func(*Config)) *world {
 	t.Helper()
 	t.Parallel() // the store's flushes are most of a test's time
+	return newWorldAlone(t, change)
+}
+
+// newWorldAlone is newWorld for tests that measure what the process uses.
+func newWorldAlone(t *testing.T, change func(*Config)) *world {
+	t.Helper()
 	st, err := sqlite.Open(t.Context(), sqlite.Config{Path: filepath.Join(t.TempDir(), "mail.db")})
 	if err != nil {
 		t.Fatal(err)
@@ -264,15 +270,15 @@ func (w *world) send(m *mail.Message, perRecipient bool) []mail.Verdict {
 	return w.entrance.Accept(w.t.Context(), mail.Client{}, m, perRecipient)
 }
 
-// until waits for a condition, for at most ten seconds.
+// until waits for a condition, for at most half a minute: other tests run beside.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if ok() {
 			return
 		}
 	}
-	t.Fatalf("not seen within 10 s: %s", what)
+	t.Fatalf("not seen within 30 s: %s", what)
 }
 
 // states lists "rcpt state" of all deliveries in the store.

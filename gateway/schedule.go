@@ -148,10 +148,9 @@ func (s *scheduler) fill(ctx context.Context) time.Duration {
 func (s *scheduler) room() (n int, busy []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n = min(claimBatch, s.g.Concurrency-s.slots)
+	n = min(claimBatch, s.g.Concurrency-s.slots, int(initialWindow(s.g.Config)))
 	for name, d := range s.dests {
 		switch left := s.places(d); {
-		case d.runs == 0:
 		case left > 0:
 			n = min(n, left)
 		case len(busy) < maxBusy:
@@ -281,14 +280,20 @@ func (s *scheduler) revive(domain string, up bool) {
 	s.poke()
 }
 
-func (s *scheduler) reviveAll() {
+// reviveAll forgets that destinations were unreachable, and lists what is behind
+// those that were, as far as it is known.
+func (s *scheduler) reviveAll() (behind []string) {
 	s.mu.Lock()
 	for name, d := range s.dests {
+		if len(behind) < maxReleased && (d.outages > 0 || d.failing > 0) {
+			behind = append(behind, s.behindSite(name, maxReleased-len(behind))...)
+		}
 		d.revived(s.g.Config)
 		s.forget(name)
 	}
 	s.mu.Unlock()
 	s.poke()
+	return behind
 }
 
 func (s *scheduler) poke() {

@@ -220,6 +220,9 @@ func FuzzLink(f *testing.F) {
 		if err == nil {
 			t.Fatal("the reader ended for no reason")
 		}
+		l.retire()
+		<-l.drained
+		l.cancel()
 		l.handlers.Wait()
 		b, _ := l.out.take(nil)
 		s.said.WriteString(string(encodeHeader(n.pair, "x")) + string(b))

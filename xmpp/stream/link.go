@@ -35,6 +35,7 @@ type Link struct {
 	ctx       context.Context
 	cancel    context.CancelFunc
 	handlers  sync.WaitGroup // added to by the reader alone
+	tasks     chan task      // to handlers that wait for one
 	life      *time.Timer
 
 	mu       sync.Mutex

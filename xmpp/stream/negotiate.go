@@ -121,9 +121,9 @@ func (n *negotiation) link(inbound bool) *Link {
 		out:     newOutbox(&n.m.buffers),
 		written: make(chan struct{}),
 		waiting: map[string]chan<- *wire.Element{},
-		drained: make(chan struct{}),
-		done:    make(chan struct{}),
-		silent:  make(chan struct{}),
+		drained: make(chan struct{}), tasks: make(chan task),
+		done:   make(chan struct{}),
+		silent: make(chan struct{}),
 	}
 	if n.acks {
 		l.enableAcks()

@@ -84,6 +84,18 @@ func (o *outbox) stanzasPut() uint32 {
 	return o.stanzas
 }
 
+// now is try, unless somebody waits in the line already; then it is full too.
+func (o *outbox) now(line chan struct{}, limit int, parts ...[]byte) (at int64, err error) {
+	select {
+	case line <- struct{}{}:
+	default:
+		return 0, errFull
+	}
+	at, _, err = o.try(limit, parts...)
+	<-line
+	return at, err
+}
+
 // wait is try until there is room, in the line of requests or of answers.
 func (o *outbox) wait(ctx context.Context, line chan struct{}, limit int, parts ...[]byte) (at int64, err error) {
 	select {

@@ -170,19 +170,55 @@ func (l *Link) hand(iq *IQ, el *wire.Element) error {
 	}
 	l.m.counters.requestsReceived.Add(1)
 	iq.Room = max(1, l.peerMax-len(l.stanzaHead("iq", "result", iq.ID))-len(iqEnd))
-	size := el.Size
-	l.handlers.Go(func() {
-		r := l.cfg.Handle(l.ctx, l, iq)
-		l.parser.Release(iq.Payload)
-		l.reply(iq, r)
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.handling--
-		l.holding -= size
-		l.touch()
-		l.checkDrained()
-	})
+	l.serve(task{iq, el.Size})
 	return nil
+}
+
+// task is a request to handle, which counts for size octets until it is done.
+type task struct {
+	iq   *IQ
+	size int
+}
+
+// lingering is how long a goroutine that has handled a request waits for the
+// next one: to make one, and to grow its stack, costs more than many a request.
+const lingering = time.Second
+
+// serve gives a task to a goroutine that waits for one, or to a new one.
+func (l *Link) serve(t task) {
+	select {
+	case l.tasks <- t:
+		return
+	default:
+	}
+	l.handlers.Go(func() {
+		l.handle(t)
+		rest := time.NewTimer(lingering)
+		defer rest.Stop()
+		for {
+			select {
+			case t := <-l.tasks:
+				l.handle(t)
+				rest.Reset(lingering)
+			case <-rest.C:
+				return
+			case <-l.ctx.Done():
+				return
+			}
+		}
+	})
+}
+
+func (l *Link) handle(t task) {
+	r := l.cfg.Handle(l.ctx, l, t.iq)
+	l.parser.Release(t.iq.Payload)
+	l.reply(t.iq, r)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.handling--
+	l.holding -= t.size
+	l.touch()
+	l.checkDrained()
 }
 
 // reply sends a handler's answer; it may wait for room, which a handler can
@@ -204,9 +240,13 @@ func (l *Link) reply(iq *IQ, r Reply) {
 			Type: string(stanza.Wait), Condition: string(stanza.ResourceConstraint), Text: "answer would be too large",
 		}})
 	}
-	ctx, cancel := context.WithTimeout(l.ctx, l.cfg.RequestTimeout)
-	defer cancel()
-	if _, err := l.out.wait(ctx, l.out.answers, l.answerLimit(), parts...); err != nil && l.usable() {
+	_, err := l.out.now(l.out.answers, l.answerLimit(), parts...)
+	if err == errFull {
+		ctx, cancel := context.WithTimeout(l.ctx, l.cfg.RequestTimeout)
+		defer cancel()
+		_, err = l.out.wait(ctx, l.out.answers, l.answerLimit(), parts...)
+	}
+	if err != nil && l.usable() {
 		l.cfg.Log.Warn("answer was not sent", "peer", l.binding.Remote, "err", err)
 	}
 }

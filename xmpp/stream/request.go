@@ -25,9 +25,17 @@ func (l *Link) Request(ctx context.Context, typ string, payload []byte) (*wire.E
 	if n := len(head) + len(payload) + len(iqEnd); n > l.peerMax {
 		return nil, fmt.Errorf("%w: %d octets, the peer takes %d", ErrNotSent, n, l.peerMax)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, l.cfg.RequestTimeout, ErrTimeout)
-	defer cancel()
-	at, err := l.out.wait(ctx, l.out.requests, l.cfg.MaxOutBytes, head, payload, iqEnd)
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNotSent, context.Cause(ctx))
+	}
+	late := time.NewTimer(l.cfg.RequestTimeout)
+	defer late.Stop()
+	at, err := l.out.now(l.out.requests, l.cfg.MaxOutBytes, head, payload, iqEnd)
+	if err == errFull {
+		waiting, cancel := context.WithTimeoutCause(ctx, l.cfg.RequestTimeout, ErrTimeout)
+		at, err = l.out.wait(waiting, l.out.requests, l.cfg.MaxOutBytes, head, payload, iqEnd)
+		cancel()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNotSent, err)
 	}
@@ -37,6 +45,8 @@ func (l *Link) Request(ctx context.Context, typ string, payload []byte) (*wire.E
 		return readAnswer(el)
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
+	case <-late.C:
+		return nil, ErrTimeout
 	case <-l.silent:
 	}
 	select {

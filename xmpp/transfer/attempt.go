@@ -5,8 +5,6 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
-	"fmt"
-	"io"
 	"time"
 
 	"mailxmppd/mail"
@@ -178,17 +176,16 @@ func (t *attempt) around() int {
 func (t *attempt) addWhole(e *wire.Encoder) error {
 	buf := t.s.buffers.Get().(*[]byte)
 	defer t.s.buffers.Put(buf)
-	content := grow(buf, int(t.a.Facts.Size))
-	r, err := t.a.Content.Open()
+	p, err := openAt(t.a.Content, 0)
 	if err != nil {
 		return err
 	}
-	defer r.Close()
-	if _, err := io.ReadFull(r, content); err != nil {
-		return fmt.Errorf("content is shorter than its size: %w", err)
+	defer p.close()
+	content, err := p.next(buf, int(t.a.Facts.Size))
+	if err == nil {
+		addContent(e, content)
 	}
-	addContent(e, content)
-	return nil
+	return err
 }
 
 // grow makes *buf hold n octets.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	"mailxmppd/mail"
 	"mailxmppd/mail/faults"
@@ -195,20 +194,17 @@ func (t *attempt) sendChunks(ctx context.Context, from int64, r *answer) (int64,
 	if size < 1 {
 		return from, fmt.Errorf("peer's stanzas are too small for chunks")
 	}
-	content, err := t.a.Content.Open()
+	content, err := openAt(t.a.Content, from)
 	if err != nil {
 		return from, mail.AsFailure(err)
 	}
-	defer content.Close()
-	if err := skip(content, from); err != nil {
-		return from, mail.AsFailure(err)
-	}
+	defer content.close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	w := &window{free: make(chan struct{}, min(t.s.cfg.Window, r.window, t.caps.Window)), stop: cancel, at: t.a.Facts.Size}
 	for at := from; at < t.a.Facts.Size && w.enter(ctx); {
 		n := int(min(int64(size), t.a.Facts.Size-at))
-		payload, err := t.readChunk(content, at, n)
+		payload, err := t.nextChunk(content, at, n)
 		if err != nil {
 			w.leave(0, 0, mail.AsFailure(err))
 			break
@@ -227,24 +223,14 @@ func (t *attempt) sendChunks(ctx context.Context, from int64, r *answer) (int64,
 	return w.at, w.err
 }
 
-// skip passes over the first n octets.
-func skip(r io.Reader, n int64) error {
-	if s, ok := r.(io.Seeker); ok {
-		_, err := s.Seek(n, io.SeekStart)
-		return err
-	}
-	_, err := io.CopyN(io.Discard, r, n)
-	return err
-}
-
-// readChunk makes the payload of the chunk at an offset, in a buffer of the
+// nextChunk makes the payload of the chunk at an offset, in a buffer of the
 // pool.
-func (t *attempt) readChunk(content io.Reader, at int64, n int) (*[]byte, error) {
+func (t *attempt) nextChunk(content *pieces, at int64, n int) (*[]byte, error) {
 	buf := t.s.buffers.Get().(*[]byte)
 	defer t.s.buffers.Put(buf)
-	piece := grow(buf, n)
-	if _, err := io.ReadFull(content, piece); err != nil {
-		return nil, fmt.Errorf("content is shorter than its size: %w", err)
+	piece, err := content.next(buf, n)
+	if err != nil {
+		return nil, err
 	}
 	out := t.s.buffers.Get().(*[]byte)
 	payload, err := encodeChunk((*out)[:0], t.a.Transfer, at, piece)

@@ -45,7 +45,7 @@ var chunks = func() int {
 	if os.Getenv("MAILXMPPD_LONG") == "1" {
 		return 24
 	}
-	return 8
+	return 6
 }()
 
 var serial atomic.Int64

@@ -50,6 +50,7 @@ fuzz-brief:
 deps:
 	@scripts/deps
 	@scripts/corpus
+	@scripts/exim
 
 clean:
 	rm -rf mailxmppd .cache

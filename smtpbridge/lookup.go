@@ -72,7 +72,7 @@ type LookupCounts struct {
 	Own         uint64
 	Legacy      uint64
 	Unsure      uint64 // could not be told in time
-	NoDomain    uint64 // asked about something that is no domain, such as an address
+	NoDomain    uint64 // asked about something that is neither a domain nor an address at one
 }
 
 // NewLookup checks a configuration and makes a Lookup of it.
@@ -144,11 +144,13 @@ const (
 	lookupTemp     = "TEMP "
 )
 
-// answer looks one key up. transport(5) has the full address looked up first,
-// then its domain, then each ".parent", and last "*": of these only a domain
-// can be a peer.
+// answer looks one key up. Of a socketmap Postfix asks the whole address and
+// nothing else (transport(5), on tables of that kind), and "*" once to see
+// whether there is an answer for everything; of other tables it would ask the
+// domain and each ".parent" too. What holds for an address is what holds for
+// its domain; no domain holds for others.
 func (l *Lookup) answer(ctx context.Context, key string) string {
-	domain, err := mail.ParseDomain(key)
+	domain, err := mail.ParseDomain(key[strings.LastIndexByte(key, '@')+1:])
 	if err != nil || mail.IsLiteral(domain) {
 		l.counts.noDomain.Add(1)
 		return lookupNotFound

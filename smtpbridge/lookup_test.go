@@ -119,7 +119,11 @@ var lookupCases = []struct{ name, key, want string }{
 	{"legacy", "legacy.example", "NOTFOUND"},
 	{"below a peer", "sub.peer.example", "NOTFOUND"},
 	{"our own", "ours.example", "NOTFOUND"},
-	{"an address, before its domain", "user@peer.example", "NOTFOUND"},
+	{"an address", "user@peer.example", "OK lmtp:[127.0.0.1]:24"},
+	{"an odd address", "\"a@legacy.example \\\"b\"+c@peer.example", "OK lmtp:[127.0.0.1]:24"},
+	{"an address at a legacy domain", "peer.example@legacy.example", "NOTFOUND"},
+	{"an address of ours", "user@ours.example", "NOTFOUND"},
+	{"an address at a literal", "user@[192.0.2.1]", "NOTFOUND"},
 	{"an address without a domain", "user@", "NOTFOUND"},
 	{"every domain below", ".peer.example", "NOTFOUND"},
 	{"everything", "*", "NOTFOUND"},
@@ -156,7 +160,7 @@ func TestLookupSocketmap(t *testing.T) {
 		}
 	}
 	got := l.Counts()
-	want := LookupCounts{Connections: 1, Peer: 4, Own: 1, Legacy: 2, Unsure: 2, NoDomain: 8}
+	want := LookupCounts{Connections: 1, Peer: 6, Own: 2, Legacy: 3, Unsure: 2, NoDomain: 8}
 	if got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

@@ -33,8 +33,8 @@ func (s *milterSession) reset() {
 	}
 }
 
-// milterRefusal is the answer to a failure. Sendmail's library doubles percent
-// signs on the way, which Postfix does not undo: they are left out.
+// milterRefusal is the answer to a failure. Sendmail takes its text for a format,
+// other MTAs do not: percent signs are left out.
 func milterRefusal(r serverReply) milter.Response {
 	text := strings.ReplaceAll(r.text, "%", "")
 	return milter.NewResponseStr(byte(milter.ActReplyCode), strconv.Itoa(r.code)+" "+r.status+" "+text)

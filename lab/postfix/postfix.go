@@ -26,8 +26,9 @@ type Spec struct {
 	Domains   []string // it takes mail for
 	Refuse    []string // recipients that it refuses
 	Cert, Key string   // PEM files; "": no TLS. Cert may hold the chain.
-	Sink      string   // "ip:port" where the mail goes
+	Sink      string   // "ip:port" where all mail goes that Extra sends nowhere else
 	Extra     string   // further lines of main.cf
+	Services  string   // lines of master.cf in place of the one for Listen
 }
 
 // Server is a running Postfix.
@@ -70,7 +71,7 @@ func (srv *Server) start(s Spec) error {
 	if err := os.WriteFile(filepath.Join(srv.conf, "main.cf"), []byte(srv.mainCF(s)), 0o644); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(srv.conf, "master.cf"), []byte(s.Listen+services), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(srv.conf, "master.cf"), []byte(s.services()+services), 0o644); err != nil {
 		return err
 	}
 	if out, err := exec.Command("postfix", "-c", srv.conf, "start").CombinedOutput(); err != nil {
@@ -128,6 +129,14 @@ func (srv *Server) Log() string {
 	return string(b)
 }
 
+// services are those that take mail.
+func (s Spec) services() string {
+	if s.Services != "" {
+		return s.Services
+	}
+	return s.Listen + " inet n - n - - smtpd\n"
+}
+
 func (srv *Server) mainCF(s Spec) string {
 	host, port, _ := strings.Cut(s.Sink, ":")
 	var refuse strings.Builder
@@ -164,8 +173,7 @@ func (srv *Server) mainCF(s Spec) string {
 }
 
 // services is the rest of a master.cf with nothing chrooted.
-const services = ` inet n - n - - smtpd
-pickup unix n - n 60 1 pickup
+const services = `pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
 tlsmgr unix - - n 1000? 1 tlsmgr
@@ -177,6 +185,7 @@ verify unix - - n - 1 verify
 proxymap unix - - n - - proxymap
 smtp unix - - n - - smtp
 relay unix - - n - - smtp
+lmtp unix - - n - - lmtp
 showq unix n - n - - showq
 error unix - - n - - error
 retry unix - - n - - error

@@ -89,7 +89,7 @@ func TestBadInput(t *testing.T) {
 		{"SPF: macro bomb", []string{txt("evil.example", "v=spf1 exists:"+strings.Repeat("%{s}%{l}%{o}", 300)+" -all")},
 			bySMTP(plain, strings.Repeat("l", 60)+"@evil.example"), "spf=fail", 30},
 		{"SPF: a macro that does not end", []string{txt("evil.example", "v=spf1 exists:%{"+strings.Repeat("s", 3900)+" -all")},
-			bySMTP(plain, "x@evil.example"), "spf=permerror (the record is wrong: invalid macro)", 30},
+			bySMTP(plain, "x@evil.example"), "spf=permerror (the record is wrong: a term is malformed)", 30},
 		{"SPF: a record too long", []string{txt("evil.example", "v=spf1 "+strings.Repeat("ip4:198.51.100.1 ", 3000)+"+all")},
 			bySMTP(plain, "x@evil.example"), "spf=permerror (the record is wrong: too long)", 30},
 		{"DMARC: no policy", []string{"-", txt("_dmarc.montague.example", "v=DMARC1; p=shoot")}, bySMTP(plain, "x@evil.example"), "dmarc=permerror (the record has no valid policy)", 40},

@@ -121,7 +121,7 @@ func reason(r spf.Result, err error) string {
 	}
 	for _, known := range []error{
 		spf.ErrLookupLimitReached, spf.ErrVoidLookupLimitReached, spf.ErrTooManyMXRecords, spf.ErrMultipleRecords,
-		spf.ErrUnknownField, spf.ErrInvalidIP, spf.ErrInvalidMask, spf.ErrInvalidMacro, spf.ErrInvalidDomain, errTooLong,
+		spf.ErrUnknownField, spf.ErrInvalidIP, spf.ErrInvalidMask, spf.ErrInvalidMacro, spf.ErrInvalidDomain, errTooLong, errSyntax,
 	} {
 		if errors.Is(err, known) {
 			return "the record is wrong: " + known.Error()
@@ -144,8 +144,14 @@ func (a *adapter) LookupTXT(ctx context.Context, name string) ([]string, error) 
 		return nil, err
 	}
 	for _, t := range ans.Records {
-		if len(t) > maxRecord && len(t) >= 6 && strings.EqualFold(t[:6], "v=spf1") {
+		if len(t) < 6 || !strings.EqualFold(t[:6], "v=spf1") || len(t) > 6 && t[6] != ' ' {
+			continue // RFC 7208 section 4.5: not a record, whatever it is
+		}
+		if len(t) > maxRecord {
 			return nil, errTooLong
+		}
+		if err := checkSyntax(t); err != nil {
+			return nil, err
 		}
 	}
 	return ans.Records, nil

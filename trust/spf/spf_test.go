@@ -142,10 +142,10 @@ func TestMailFrom(t *testing.T) {
 		{"192.0.2.1", "x", "user@redirect.example", authres.Pass, "redirect.example", "lists"},
 		{"192.0.2.1", "x", `"a@evil.example"@ip.example`, authres.Pass, "ip.example", "lists"},
 		{"192.0.2.1", "x", "user@two.example", authres.PermError, "two.example", "multiple"},
-		{"192.0.2.1", "x", "user@bad.example", authres.PermError, "bad.example", "unknown field"},
+		{"192.0.2.1", "x", "user@bad.example", authres.PermError, "bad.example", "malformed"},
 		{"192.0.2.1", "x", "user@long.example", authres.PermError, "long.example", "too long"},
 		{"192.0.2.1", "x", "user@bomb.example", authres.Fail, "bomb.example", "not its"},
-		{"192.0.2.1", "x", "user@bomb2.example", authres.PermError, "bomb2.example", "macro"},
+		{"192.0.2.1", "x", "user@bomb2.example", authres.PermError, "bomb2.example", "malformed"},
 		{"192.0.2.1", "x", "user@void.example", authres.PermError, "void.example", "void lookup limit"},
 		{"192.0.2.1", "x", "user@include.example", authres.PermError, "include.example", "refers to"},
 		{"192.0.2.1", "x", "user@n0.example", authres.Pass, "n0.example", "lists"},
@@ -199,4 +199,62 @@ func TestHelo(t *testing.T) {
 			t.Errorf("%q: %+v", helo, got)
 		}
 	}
+}
+
+// TestCheckSyntax: an error counts wherever it is, also behind a term that
+// matches.
+func TestCheckSyntax(t *testing.T) {
+	for record, ok := range map[string]bool{
+		"v=spf1":        true,
+		"v=spf1  -all ": true,
+		"v=spf1 A/24//64 ?MX:b.example/0 ~ptr +PTR:x.example include:%{d} -exists:%{ir}.%{l1r-}.x.example":    true,
+		"v=spf1 a:%{d1r/}/24 a:foo.example//128 a//0 ip4:192.0.2.0/24 ip6:2001:db8::/32 ip6:::ffff:192.0.2.1": true,
+		"v=spf1 redirect=_spf.example. exp=x.%{d} moo.1-x=%{c}%%%_%-":                                         true,
+		"v=spf1 ip4:192.0.2.1 all:":        false,
+		"v=spf1 -all nonsense":             false,
+		"v=spf1 -all =x":                   false,
+		"v=spf1 1x=y":                      false,
+		"v=spf1 -redirect=x.example":       false,
+		"v=spf1 redirect=":                 false,
+		"v=spf1 redirect=a.b redirect=a.b": false,
+		"v=spf1 exp=%{r}.example":          false,
+		"v=spf1 x=%{z}":                    false,
+		"v=spf1 x=%":                       false,
+		"v=spf1 x=%{d":                     false,
+		"v=spf1 x=%x":                      false,
+		"v=spf1 a:%{d0}":                   false,
+		"v=spf1 a:%{dx}":                   false,
+		"v=spf1 a:":                        false,
+		"v=spf1 a/33":                      false,
+		"v=spf1 a/024":                     false,
+		"v=spf1 a//129":                    false,
+		"v=spf1 a/":                        false,
+		"v=spf1 a:1.2.3.4":                 false,
+		"v=spf1 a:label":                   false,
+		"v=spf1 a:x.-y":                    false,
+		"v=spf1 a:x.y_z":                   false,
+		"v=spf1 ip4:192.0.2.1/33":          false,
+		"v=spf1 ip4:2001:db8::1":           false,
+		"v=spf1 ip6:192.0.2.1":             false,
+		"v=spf1 ip6:2001:db8::1%eth0":      false,
+		"v=spf1 ip4":                       false,
+		"v=spf1 include":                   false,
+		"v=spf1 a\tmx":                     false,
+		"v=spf1 moo=\x80":                  false,
+		"v=spf1 -":                         false,
+	} {
+		if err := checkSyntax(record); (err == nil) != ok {
+			t.Errorf("%q: %v", record, err)
+		}
+	}
+}
+
+func FuzzCheckSyntax(f *testing.F) {
+	f.Add("v=spf1 a:%{d1r-}/24//64 ip6:::1/128 -all exp=x.y z=%%")
+	f.Add("v=spf1 ? :/ = %{")
+	f.Fuzz(func(t *testing.T, record string) {
+		if checkSyntax(record) == nil && strings.ContainsAny(strings.TrimPrefix(record, strings.SplitN(record, " ", 2)[0]), "\t\r\n\x00") {
+			t.Fatalf("%q is taken", record)
+		}
+	})
 }

@@ -1,0 +1,8 @@
+# Turns the YAML documents of a test suite for SPF into JSON.
+import json
+import sys
+
+import yaml
+
+with open(sys.argv[1], encoding="utf-8") as f:
+    json.dump(list(yaml.safe_load_all(f)), sys.stdout)

@@ -1,0 +1,239 @@
+// Package trust compares the verdicts of our verifiers with those of programs
+// that share no code with them: dkimpy, Mail::DKIM and OpenDKIM for DKIM, the
+// first two for ARC, pyspf and the openspf.org test suite for SPF.
+package trust
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	mdns "github.com/miekg/dns"
+)
+
+// ErrNotInstalled means that a program is missing on this machine.
+var ErrNotInstalled = errors.New("opendkim-tools, python3-dkim, python3-spf or libmail-dkim-perl is not installed; scripts/deps installs them")
+
+// python is Debian's own: another one in the PATH has not its modules.
+const python = "/usr/bin/python3"
+
+// Installed tells whether all programs are there.
+func Installed() error {
+	if _, err := exec.LookPath("opendkim-testmsg"); err != nil {
+		return ErrNotInstalled
+	}
+	for _, argv := range [][]string{{python, "-c", "import dkim, spf, yaml"}, {"perl", "-MMail::DKIM::ARC::Verifier", "-e", "1"}} {
+		if exec.Command(argv[0], argv[1:]...).Run() != nil {
+			return ErrNotInstalled
+		}
+	}
+	return nil
+}
+
+// Zone holds records by lower-case name: pairs of type and value, which is
+// text, an address or a host; the type FAIL makes all of a name's lookups fail.
+type Zone map[string][][2]string
+
+// Serve answers from the zone at an address of the loopback network until stop
+// is called.
+func (z Zone) Serve(addr string) (stop func(), err error) {
+	pc, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		return nil, err
+	}
+	ln, err := net.Listen("tcp", pc.LocalAddr().String())
+	if err != nil {
+		pc.Close()
+		return nil, err
+	}
+	var stops []func()
+	for _, srv := range []*mdns.Server{{PacketConn: pc}, {Listener: ln}} {
+		srv.Handler = mdns.HandlerFunc(z.answer)
+		up, done := make(chan struct{}), make(chan struct{})
+		srv.NotifyStartedFunc = func() { close(up) }
+		go func() {
+			defer close(done)
+			srv.ActivateAndServe()
+		}()
+		<-up
+		stops = append(stops, func() {
+			srv.Shutdown()
+			<-done
+		})
+	}
+	return func() {
+		for _, s := range stops {
+			s()
+		}
+	}, nil
+}
+
+func (z Zone) answer(w mdns.ResponseWriter, q *mdns.Msg) {
+	m := new(mdns.Msg)
+	m.SetReply(q)
+	name := strings.ToLower(strings.TrimSuffix(q.Question[0].Name, "."))
+	head := mdns.RR_Header{Name: q.Question[0].Name, Rrtype: q.Question[0].Qtype, Class: mdns.ClassINET, Ttl: 60}
+	records, known := z[name]
+	if !known {
+		m.Rcode = mdns.RcodeNameError
+	}
+	for _, r := range records {
+		switch kind, value := r[0], r[1]; {
+		case kind == "FAIL":
+			m.Rcode = mdns.RcodeServerFailure
+		case mdns.StringToType[kind] != head.Rrtype:
+		case kind == "TXT":
+			var parts []string
+			for len(value) > 255 {
+				parts, value = append(parts, value[:255]), value[255:]
+			}
+			m.Answer = append(m.Answer, &mdns.TXT{Hdr: head, Txt: append(parts, value)})
+		case kind == "A":
+			m.Answer = append(m.Answer, &mdns.A{Hdr: head, A: netip.MustParseAddr(value).AsSlice()})
+		}
+	}
+	if w.RemoteAddr().Network() == "udp" {
+		size := 512
+		if opt := q.IsEdns0(); opt != nil {
+			size = int(opt.UDPSize())
+			m.SetEdns0(1232, false)
+		}
+		m.Truncate(size)
+	}
+	w.WriteMsg(m)
+}
+
+// job is what judge.py does, and answer what it says.
+type job struct {
+	Zone     Zone      `json:"zone"`
+	Messages [][]byte  `json:"messages,omitempty"`
+	ARC      bool      `json:"arc,omitempty"`
+	Senders  []sender  `json:"senders,omitempty"`
+	Seal     []sealJob `json:"seal,omitempty"`
+	Sign     []signJob `json:"sign,omitempty"`
+}
+
+type sender struct {
+	Client string `json:"client"`
+	Sender string `json:"sender"`
+	Helo   string `json:"helo"`
+}
+
+type sealJob struct {
+	Message  []byte `json:"message"`
+	Selector string `json:"selector"`
+	Domain   string `json:"domain"`
+	Key      string `json:"key"` // PEM
+	Authserv string `json:"authserv"`
+	Time     string `json:"time"`
+}
+
+type signJob struct {
+	Message   []byte `json:"message"`
+	Selector  string `json:"selector"`
+	Domain    string `json:"domain"`
+	Key       string `json:"key"`
+	Header    string `json:"header"`
+	Body      string `json:"body"`
+	Algorithm string `json:"algorithm"`
+}
+
+type answer struct {
+	Signatures [][]string `json:"signatures"`
+	Chains     []string   `json:"chains"`
+	Senders    []string   `json:"senders"`
+	Seals      [][]byte   `json:"seals"`
+	Signed     [][]byte   `json:"signed"`
+}
+
+// askPython has dkimpy and pyspf do a job.
+func askPython(ctx context.Context, j job) (a answer, err error) {
+	in, err := json.Marshal(j)
+	if err != nil {
+		return a, err
+	}
+	out, err := run(exec.CommandContext(ctx, python, "testdata/judge.py"), in)
+	if err != nil {
+		return a, err
+	}
+	return a, json.Unmarshal(out, &a)
+}
+
+// vectors reads a test suite for SPF.
+func vectors(ctx context.Context, file string, into any) error {
+	out, err := run(exec.CommandContext(ctx, python, "testdata/vectors.py", file), nil)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(out, into)
+}
+
+// askPerl returns, per message, what Mail::DKIM says: first of the ARC chain,
+// then of each signature.
+func askPerl(ctx context.Context, dir, server string, messages [][]byte) ([][]string, error) {
+	host, port, err := net.SplitHostPort(server)
+	if err != nil {
+		return nil, err
+	}
+	argv := []string{"testdata/judge.pl", host, port}
+	for i, m := range messages {
+		file := filepath.Join(dir, strconv.Itoa(i)+".eml")
+		if err := os.WriteFile(file, m, 0o600); err != nil {
+			return nil, err
+		}
+		argv = append(argv, file)
+	}
+	out, err := run(exec.CommandContext(ctx, "perl", argv...), nil)
+	if err != nil {
+		return nil, err
+	}
+	var said [][]string
+	for line := range strings.Lines(string(out)) {
+		said = append(said, strings.Fields(line))
+	}
+	if len(said) != len(messages) {
+		return nil, fmt.Errorf("%d answers to %d messages", len(said), len(messages))
+	}
+	return said, nil
+}
+
+// askOpenDKIM reports whether OpenDKIM accepts a message's signature. It asks
+// the DNS server of resolv.conf, port 53, and so has one of its own in a mount
+// namespace of its own.
+func askOpenDKIM(ctx context.Context, dir, server string, message []byte) (bool, error) {
+	conf := filepath.Join(dir, "resolv.conf")
+	if err := os.WriteFile(conf, []byte("nameserver "+server+"\noptions timeout:2 attempts:2\n"), 0o644); err != nil {
+		return false, err
+	}
+	cmd := exec.CommandContext(ctx, "unshare", "--mount", "sh", "-c",
+		`mount --bind "$1" /etc/resolv.conf || exit 99; exec opendkim-testmsg -C -t "$2"`, "sh", conf, dir)
+	cmd.Stdin = bytes.NewReader(message)
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.As(err, &exit) && exit.ExitCode() != 99 && strings.Contains(string(out), "opendkim-testmsg:"):
+		return false, nil
+	}
+	return false, fmt.Errorf("opendkim-testmsg: %w: %s", err, out)
+}
+
+func run(cmd *exec.Cmd, in []byte) ([]byte, error) {
+	var errs bytes.Buffer
+	cmd.Stdin, cmd.Stderr = bytes.NewReader(in), &errs
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: %s", cmd.Args[1], err, errs.String())
+	}
+	return out, nil
+}

@@ -236,8 +236,9 @@ func (l *lab) judgeStore(t *testing.T, deliveries int, mode string) {
 }
 
 // TestSameMessageAgain: a client that hands over the same octets again makes
-// no twin; one that signs anew has made another message, since a transfer id
-// stands for its content: there are two then.
+// no twin, though what the gateway puts in front, in the trace, is another each
+// time; one that signs anew itself has made another message, since a transfer
+// id stands for its content: there are two then (xep-draft section 9.2).
 func TestSameMessageAgain(t *testing.T) {
 	l := newLab(t, false)
 	content := func(signature, subject string) string {

@@ -33,7 +33,7 @@ func (g *Gateway) attempt(ctx context.Context, h *held, content mail.Content, be
 	}
 	if !begun {
 		var err error
-		switch l, err = g.Store.BeginAttempt(ctx, l, g.likelyWay(l.Envelope.Sender, l.Origin, l.Domain)); {
+		switch l, err = g.Store.BeginAttempt(ctx, l, g.likelyWayOf(l)); {
 		case errors.Is(err, store.ErrLeaseLost):
 			g.Log.Warn("lease lost", "id", l.ID, "domain", l.Domain)
 			return trial{}
@@ -76,7 +76,7 @@ func putOffTrial(l store.Lease, off *putOff) trial {
 // try picks the transport and carries one attempt through it.
 func (g *Gateway) try(ctx context.Context, h *held, l store.Lease, content mail.Content) trial {
 	local, as, ours := g.speaker(l.Envelope.Sender, l.Origin)
-	rt, failure := g.route(ctx, local, l.Domain)
+	rt, failure := g.routeOf(ctx, local, l)
 	env := partOf(l)
 	switch {
 	case failure != nil || rt.way != toPeer:

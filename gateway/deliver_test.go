@@ -94,11 +94,10 @@ func TestDestinationBack(t *testing.T) {
 	w.send(w.message(sample, "romeo@home.example", "a@far.example"), false)
 	w.waitState("a@far.example", store.Deferred)
 	w.legacy.set(func(n *next) { n.answer = nil })
-	w.send(w.message(sample, "romeo@home.example", "b@far.example"), false)
-	w.QueueChanged() // instead of waiting until it is no longer taken for dead
 	w.sched.mu.Lock()
-	w.sched.dest("far.example").outages = 1
+	w.sched.dest("far.example").outages = 1 // it was dead, and may be tried again
 	w.sched.mu.Unlock()
+	w.send(w.message(sample, "romeo@home.example", "b@far.example"), false)
 	w.waitState("b@far.example", store.Delivered)
 	w.waitState("a@far.example", store.Delivered)
 }

@@ -37,6 +37,7 @@ type dest struct {
 	runs      int           // attempts now
 	window    float64       // attempts at most, never below 1
 	cut       int           // cut-through transfers now
+	shared    bool          // several domains may be behind it
 	failing   float64       // failures without an answer, in windows
 	outages   int           // times in a row that it was taken for dead
 	deadUntil time.Time     // no attempt before

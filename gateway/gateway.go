@@ -42,6 +42,7 @@ type Store interface {
 	Renew(ctx context.Context, leases []store.Lease, lease time.Duration) (lost []store.Lease, err error)
 	Settle(ctx context.Context, s store.Settlement) error
 	Release(ctx context.Context, destination string) (int, error)
+	Seize(ctx context.Context, id mail.ID, n int, by string, lease time.Duration) ([]store.Lease, error)
 	Wake() <-chan struct{}
 	Accept(ctx context.Context, k store.TransferKey, h store.ContentHash, m store.NewMessage) ([]mail.ID, []store.Lease, error)
 	Maintain(ctx context.Context, r store.Retention) (more bool, err error)
@@ -87,12 +88,13 @@ type Config struct {
 	Domains  []Domain // the first speaks for null reverse-paths without a From of ours
 	Store    Store
 	Peers    Peers
-	Legacy   func(domain string) Transport // for domains that are not ours and no peers
-	SRS      *SRS                          // rewrites foreign reverse-paths for peers; nil: such mail is refused
-	Owners   Owners                        // whose addresses are whose; nil: authenticated users own none
-	LoopKey  []byte                        // the same on all nodes; none: looping mail is found by its hops alone
-	Hops     int                           // Received fields that a message may carry; 0 for mail.MaxHops
-	TempDir  string                        // for DSNs in the making, "" for the system's
+	Legacy   func(domain string) Transport        // for domains that are not ours and no peers
+	Hop      func(next string) (Transport, error) // for what an operator redirected; nil: nothing can be
+	SRS      *SRS                                 // rewrites foreign reverse-paths for peers; nil: such mail is refused
+	Owners   Owners                               // whose addresses are whose; nil: authenticated users own none
+	LoopKey  []byte                               // the same on all nodes; none: looping mail is found by its hops alone
+	Hops     int                                  // Received fields that a message may carry; 0 for mail.MaxHops
+	TempDir  string                               // for DSNs in the making, "" for the system's
 	Log      *slog.Logger
 
 	CutThrough         bool

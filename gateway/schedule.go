@@ -13,6 +13,7 @@ import (
 const (
 	claimBatch = 8                // leases taken from the store at once
 	pollEvery  = 30 * time.Second // the safety net behind Wake
+	minWait    = 50 * time.Millisecond
 	renewEvery = leaseTime / 4
 )
 
@@ -108,11 +109,11 @@ func (s *scheduler) isStopping() bool {
 // fill starts what is due and says how long nothing more will be.
 func (s *scheduler) fill(ctx context.Context) time.Duration {
 	for ctx.Err() == nil {
-		n, busy := s.room()
+		n, perDest, busy := s.room()
 		if n <= 0 {
 			return pollEvery
 		}
-		leases, err := s.g.Store.Claim(ctx, n, leaseTime, busy, 0)
+		leases, err := s.g.Store.Claim(ctx, n, leaseTime, busy, perDest)
 		if err != nil {
 			s.vacate(n)
 			if ctx.Err() == nil {
@@ -134,31 +135,33 @@ func (s *scheduler) fill(ctx context.Context) time.Duration {
 		switch {
 		case err != nil || !waiting:
 			return pollEvery
-		case wait <= 0: // due, but its destination is full
-			return 50 * time.Millisecond
 		}
-		return min(wait, pollEvery)
+		return min(max(wait, minWait), pollEvery)
 	}
 	return pollEvery
 }
 
-// room takes the slots of the leases to claim now and says how many, and which
-// domains to leave out because their destination is full. What is claimed may
-// all be for one destination, so that no more is than the fullest can take.
-func (s *scheduler) room() (n int, busy []string) {
+// room takes the slots of the leases to claim now and says how many, how many of
+// one destination, and what to leave out because there is no place. What is
+// claimed may all be for one destination, and for different domains behind a
+// shared one, so that no more is than the fullest can take.
+func (s *scheduler) room() (n, perDest int, busy []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n = min(claimBatch, s.g.Concurrency-s.slots, int(initialWindow(s.g.Config)))
+	n, perDest = min(claimBatch, s.g.Concurrency-s.slots), int(initialWindow(s.g.Config))
 	for name, d := range s.dests {
 		switch left := s.places(d); {
+		case d.runs == 0:
 		case left > 0:
-			n = min(n, left)
+			if perDest = min(perDest, left); d.shared {
+				n = min(n, left)
+			}
 		case len(busy) < maxBusy:
 			busy = append(busy, s.behindSite(name, maxBusy-len(busy))...)
 		}
 	}
 	s.slots += n
-	return n, busy
+	return n, perDest, busy
 }
 
 // vacate frees slots that room took and no lease came for.
@@ -188,7 +191,7 @@ func (s *scheduler) caughtUp(busy []string) {
 func (s *scheduler) begin(l store.Lease) {
 	h := &held{lease: l}
 	s.mu.Lock()
-	name := s.siteOf(l.Domain)
+	name := s.siteOf(l.Destination())
 	d := s.dest(name)
 	if h.off = s.offOf(d, l.Age, d.runs >= d.limit()); h.off == nil {
 		d.runs++
@@ -224,7 +227,7 @@ func (s *scheduler) end(h *held, t trial) {
 		s.forget(h.site)
 	}
 	if t.site != "" {
-		s.settleDown(h.lease.Domain, t.site)
+		s.settleDown(h.lease.Destination(), t.site)
 		d := s.dest(t.site)
 		d.took(t.took)
 		if d.learn(t.reach, t.why, h.up, s.g.Config) {
@@ -233,27 +236,27 @@ func (s *scheduler) end(h *held, t trial) {
 		s.forget(t.site)
 	}
 	s.mu.Unlock()
-	for _, domain := range due {
-		s.release(domain, "destination is back, waiting mail released")
+	for _, destination := range due {
+		s.release(destination, "destination is back, waiting mail released")
 	}
 	s.poke()
 }
 
-// maxReleased bounds the domains whose mail is released when their destination
+// maxReleased bounds the destinations whose mail is released when their destination
 // is back; what waits for others comes by itself.
 const maxReleased = 500
 
-// release makes due what waits for a domain that answers again; msg is for the
-// log, where something did.
-func (s *scheduler) release(domain, msg string) {
+// release makes due what waits for a domain, or by a next hop that it was
+// redirected to, that answers again; msg is for the log, where something did.
+func (s *scheduler) release(destination, msg string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	n, err := s.g.Store.Release(ctx, domain)
+	n, err := s.g.Store.Release(ctx, destination)
 	switch {
 	case err != nil:
-		s.g.Log.Error("waiting mail not released", "domain", domain, "err", err)
+		s.g.Log.Error("waiting mail not released", "domain", destination, "err", err)
 	case n > 0:
-		s.g.Log.Info(msg, "domain", domain, "deliveries", n)
+		s.g.Log.Info(msg, "domain", destination, "deliveries", n)
 	}
 }
 
@@ -265,7 +268,7 @@ func (s *scheduler) revive(domain string, up bool) {
 	if up {
 		s.settleDown(domain, domain)
 		for h := range s.leases {
-			h.up = h.up || h.lease.Domain == domain
+			h.up = h.up || h.lease.Destination() == domain
 		}
 	}
 	name := s.siteOf(domain)

@@ -104,7 +104,7 @@ func TestClaimWithinConcurrency(t *testing.T) {
 	g := &Gateway{Config: Config{Concurrency: 3, PerDomain: 4}}
 	s := newScheduler(g)
 	s.base = t.Context()
-	if n, _ := s.room(); n != 3 {
+	if n, _, _ := s.room(); n != 3 {
 		t.Errorf("room for %d, want 3", n)
 	}
 	if res := s.reserve("", map[string]bool{"a.example": true}); len(res.own.Domains) != 0 {
@@ -125,11 +125,19 @@ func TestRoomLeavesOut(t *testing.T) {
 	s.dest("smarthost").runs = 4
 	s.settleDown("behind.example", "smarthost")
 	s.dest("free.example").runs = 1
-	s.settleDown("free2.example", "free.example")
-	_, busy := s.room()
+	n, perDest, busy := s.room()
 	slices.Sort(busy)
 	if want := []string{"behind.example", "full.example", "smarthost"}; !slices.Equal(busy, want) {
 		t.Errorf("left out %v, want %v", busy, want)
+	}
+	if n != 8 || perDest != 3 { // free.example has one of four
+		t.Errorf("room for %d, %d of one destination", n, perDest)
+	}
+	s.vacate(n)
+	s.dest("shared").runs = 2
+	s.settleDown("x.example", "shared")
+	if n, perDest, _ := s.room(); n != 2 || perDest != 2 {
+		t.Errorf("room for %d, %d of one destination, where a shared one has two places", n, perDest)
 	}
 }
 

@@ -17,8 +17,9 @@ const patience = 2 * leaseTime
 
 // settle records what an attempt came to together with the DSNs that follow
 // from it. A store that does not answer is asked again for as long as retry
-// says; after that the lease runs out and the deliveries are tried anew.
-func (g *Gateway) settle(l store.Lease, content mail.Content, t trial, retry time.Duration) {
+// says; after that the lease runs out and the deliveries are tried anew. It says
+// how many deliveries it settled.
+func (g *Gateway) settle(l store.Lease, content mail.Content, t trial, retry time.Duration) (settled int) {
 	if c, ok := content.(storedContent); ok {
 		// The attempt's own context may have ended with it.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), settleTimeout)
@@ -42,13 +43,15 @@ func (g *Gateway) settle(l store.Lease, content mail.Content, t trial, retry tim
 	s = g.withDSNs(s, content, t.way)
 	defer closeDSNs(s)
 	if len(s.Results) == 0 {
-		return
+		return 0
 	}
 	faults.Point("settle.before")
 	if g.settleInStore(s, retry) {
 		g.logSettled(s, t)
+		settled = len(s.Results)
 	}
 	faults.Point("settle.after")
+	return settled
 }
 
 // settleTimeout bounds one try to settle, and the making of its DSNs.

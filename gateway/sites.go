@@ -10,6 +10,8 @@ import (
 // same set of mail exchangers. They share its places, and when it is dead, all of
 // them wait. Which one a domain is behind shows when its mail is routed; it is
 // remembered from attempt to attempt, and until then a domain stands for itself.
+// What an operator has redirected goes by its next hop instead of its domain
+// (store.Destination).
 
 const (
 	maxDests = 10_000 // destinations remembered beyond those in use
@@ -49,6 +51,7 @@ func (s *scheduler) settleDown(domain, name string) {
 		}
 	}
 	s.sites[domain] = name
+	s.dest(name).shared = true
 }
 
 // behindSite lists the domains that are known to be behind a destination, at most
@@ -116,8 +119,7 @@ func (s *scheduler) places(d *dest) int {
 
 // arrive moves an attempt to the destination that its mail turned out to go to. If
 // that is dead or full, it leaves the attempt without a place, and says why and
-// for how long it is to be put off. A redirected attempt says nothing of where
-// the domain's mail goes.
+// for how long it is to be put off.
 func (s *scheduler) arrive(h *held, name string) *putOff {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -127,7 +129,7 @@ func (s *scheduler) arrive(h *held, name string) *putOff {
 	s.dest(h.site).runs--
 	s.forget(h.site)
 	h.site = ""
-	s.settleDown(h.lease.Domain, name)
+	s.settleDown(h.lease.Destination(), name)
 	d := s.dest(name)
 	if off := s.offOf(d, h.lease.Age, d.runs >= d.limit()); off != nil {
 		return off

@@ -115,7 +115,7 @@ func TestSitesBounded(t *testing.T) {
 		t.Errorf("%d domains and %d destinations", len(s.sites), len(s.dests))
 	}
 	s.dest("smarthost").runs = 4
-	if _, busy := s.room(); len(busy) != maxBusy {
+	if _, _, busy := s.room(); len(busy) != maxBusy {
 		t.Errorf("%d domains left out, want %d", len(busy), maxBusy)
 	}
 }

@@ -83,6 +83,24 @@ func legacyHops(cfg *config.Config, client *smtpbridge.Client) (func(domain stri
 	}, nil
 }
 
+// namedHop finds the next hop that an operator redirects mail to: that of a
+// route with its user and password where one is written so, else one without.
+func namedHop(cfg *config.Config, client *smtpbridge.Client) func(next string) (gateway.Transport, error) {
+	return func(next string) (gateway.Transport, error) {
+		h, err := smtpbridge.ParseHop(next)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range cfg.Routes {
+			if r.Next == next {
+				h.TLS, h.User, h.Password = smtpbridge.TLSMode(r.TLS), r.User, string(r.Password)
+				break
+			}
+		}
+		return hop{client, h}, nil
+	}
+}
+
 // peering is the XMPP side as the gateway sees it.
 type peering struct {
 	*peers.Directory

@@ -3,6 +3,7 @@
 //
 //	go run ./lab/bench pair [--json] [--messages N] [--reps N] [--store URL]
 //	go run ./lab/bench leg [--json] [--volume MB] [--reps N] [--streams N] [--hold D] [--large MB]
+//	go run ./lab/bench smtp [--json] [--volume MB] [--reps N]
 //
 // pair: 16 SMTP sessions -> gateway A -> XMPP over TLS -> gateway B -> sink,
 // with 10 KB messages, spooled and cut-through, beside a pair of Postfix
@@ -11,6 +12,10 @@
 // leg: the XMPP leg alone, no store, between two processes, 64 messages in
 // flight, beside bare length-prefixed frames over the same TLS; the memory of
 // idle streams and of one large message.
+//
+// smtp: our SMTP server, storing nothing, behind Postfix's smtp-source, and our
+// client before its smtp-sink, 16 sessions with 2, 10 and 100 KB messages,
+// beside smtp-source into smtp-sink.
 package main
 
 import (
@@ -35,13 +40,15 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("usage: bench pair|leg [flags]")
+		return errors.New("usage: bench pair|leg|smtp [flags]")
 	}
 	switch args[0] {
 	case "pair":
 		return runPair(ctx, args[1:])
 	case "leg":
 		return runLeg(ctx, args[1:])
+	case "smtp":
+		return runSMTP(ctx, args[1:])
 	case legSide:
 		return runLegSide()
 	}
@@ -80,6 +87,24 @@ func runLeg(ctx context.Context, args []string) error {
 		return err
 	}
 	report, err := benchLeg(ctx, p)
+	if err != nil {
+		return err
+	}
+	return report.output(os.Stdout, *asJSON)
+}
+
+func runSMTP(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("smtp", flag.ContinueOnError)
+	p := smtpParams{Sessions: 16, Sizes: []int{2 << 10, 10 << 10, 100 << 10}}
+	asJSON := flags.Bool("json", false, "print the report as JSON")
+	volume := flags.Int("volume", 200, "MB of content per repetition")
+	flags.IntVar(&p.Reps, "reps", 7, "repetitions")
+	flags.StringVar(&p.profile, "profile", "", "folder for a CPU profile of our side")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	p.Volume = *volume << 20
+	report, err := benchSMTP(ctx, p)
 	if err != nil {
 		return err
 	}

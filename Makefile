@@ -32,6 +32,7 @@ bench: deps
 	$(GO) test -run '^$$' -bench . -benchtime 3s ./...
 	$(GO) run ./lab/bench pair --json
 	$(GO) run ./lab/bench leg --json
+	$(GO) run ./lab/bench smtp --json
 
 # Each fuzz target in turn; go takes one at a time.
 fuzz:

@@ -372,6 +372,10 @@ func TestMilterShutdown(t *testing.T) {
 		defer cancel()
 		done <- m.Shutdown(ctx)
 	}()
+	// Before that the idle session could begin a message, which is let finish.
+	<-m.stopping
+	m.mu.Lock()
+	m.mu.Unlock()
 	if _, err := idle.Mail("a@x.example", nil); err == nil {
 		if _, err = idle.Rcpt("b@y.example", nil); err == nil {
 			t.Error("an idle session goes on")

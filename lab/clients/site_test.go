@@ -20,7 +20,24 @@ import (
 	"mailxmppd/lab/harness"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	dir, err := harness.ShortDir()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Setenv(buildDir, dir)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		os.RemoveAll(dir)
+		os.Exit(code)
+	}))
+}
+
+// buildDir names the folder where the one executable of all tests is.
+const buildDir = "MAILXMPPD_CLIENTS_BUILD"
+
+// executable builds the gateway, for the first who asks.
+var executable = sync.OnceValues(func() (string, error) { return harness.Build(os.Getenv(buildDir)) })
 
 const (
 	ours, second = "ours.example", "second.example"
@@ -57,7 +74,7 @@ func newSite(t *testing.T) *site {
 	must(t, os.Chmod(s.dir, 0o755))
 	s.ca, err = harness.NewCA(s.dir)
 	must(t, err)
-	exe, err := harness.Build(s.dir)
+	exe, err := executable()
 	must(t, err)
 	names, err := harness.NewNames()
 	must(t, err)

@@ -155,6 +155,8 @@ func (c *checker) xmpp(cfg *Config) {
 	// RFC 5321 section 4.5.3.2.6: the client waits ten minutes for its answer.
 	c.span("xmpp.cut_through_deadline", x.CutThroughDeadline, 100*time.Millisecond, 5*time.Minute)
 	c.count("xmpp.cut_through_per_peer", x.CutThroughPerPeer, 1, 100_000)
+	c.count("xmpp.null_per_minute", x.NullPerMinute, 1, 1_000_000)
+	c.count("xmpp.checks_per_minute", x.ChecksPerMinute, 1, 1_000_000)
 	// xep-draft section 5.6: a sender may ask again for as long as it queues,
 	// which is 7 days at most.
 	c.span("xmpp.retain", x.Retain, 7*24*time.Hour, 365*24*time.Hour)
@@ -218,6 +220,17 @@ func (c *checker) limits(l *Limits) {
 	c.count("limits.errors", l.Errors, 1, 10_000)
 	c.count("limits.header_lines", l.HeaderLines, 100, 100_000)
 	c.size("limits.header_bytes", l.HeaderBytes, 16<<10, 16<<20)
+	// RFC 5322 section 2.1.1: lines of 998 octets are everybody's right.
+	c.size("limits.line_bytes", l.LineBytes, 998, 64<<20)
+	c.size("limits.field_bytes", l.FieldBytes, 998, 16<<20)
+	if l.FieldBytes > l.HeaderBytes {
+		c.add("limits.field_bytes", "%s is more than header_bytes, %s", l.FieldBytes, l.HeaderBytes)
+	}
+	c.span("limits.command_timeout", l.CommandTimeout, time.Second, time.Hour)
+	c.span("limits.data_start_timeout", l.DataStartTimeout, time.Second, time.Hour)
+	c.span("limits.data_block_timeout", l.DataBlockTimeout, time.Second, time.Hour)
+	c.span("limits.data_timeout", l.DataTimeout, time.Second, 24*time.Hour)
+	c.span("limits.auth_timeout", l.AuthTimeout, time.Second, time.Hour)
 	// RFC 5321 section 6.3 proposes 100 at least; no more are counted.
 	c.count("limits.hops", l.Hops, 10, mail.MaxHops)
 	c.count("limits.connections_per_minute", l.ConnectionsPerMinute, 0, 1_000_000)

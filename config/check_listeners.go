@@ -5,6 +5,7 @@ import "net/netip"
 func (c *checker) listeners(cfg *Config) {
 	for i := range cfg.Listeners {
 		l, at := &cfg.Listeners[i], item("listener", i)
+		c.mode(at, l)
 		c.oneOf(at+".kind", l.Kind, ListenRelay, ListenSubmission, ListenLMTP, ListenLookup, ListenMilter, ListenFilter)
 		c.networks(at+".trusted", l.Trusted, trustOf(l))
 		c.besideKeys(at, l)
@@ -13,7 +14,7 @@ func (c *checker) listeners(cfg *Config) {
 			continue
 		}
 		c.oneOf(at+".tls", l.TLS, ListenPlain, ListenStartTLS, ListenImplicit)
-		c.socket(at+".address", l.Address)
+		c.mailSocket(at, l)
 		c.networks(at+".proxies", l.Proxies, "lets everybody come from any address")
 		c.networks(at+".xclient", l.XClient, "lets everybody come from any address")
 		c.networks(at+".xforward", l.XForward, "lets everybody tell of any address")
@@ -22,6 +23,40 @@ func (c *checker) listeners(cfg *Config) {
 		} else {
 			c.noSubmission(at, l)
 		}
+	}
+}
+
+// mailSocket checks where a listener takes mail. Whoever may open a socket in
+// the file system may relay, so that its clients are the local mail server and
+// nobody's mail client.
+func (c *checker) mailSocket(at string, l *Listener) {
+	path, local := l.UnixSocket()
+	if !local || l.Kind == ListenSubmission {
+		c.socket(at+".address", l.Address)
+		return
+	}
+	c.unixSocket(at+".address", l, path)
+	for _, k := range []struct {
+		key  string
+		list []Network
+	}{{"trusted", l.Trusted}, {"proxies", l.Proxies}, {"xclient", l.XClient}, {"xforward", l.XForward}} {
+		if len(k.list) > 0 {
+			c.add(at+"."+k.key, "is of no use with a local socket, whose clients have no address: see mode")
+		}
+	}
+}
+
+// mode puts the default of the kind in force: who only asks may be anybody who
+// enters the directory, who may relay is of our own group.
+func (c *checker) mode(at string, l *Listener) {
+	_, local := l.UnixSocket()
+	switch {
+	case !local && l.Mode != 0:
+		c.add(at+".mode", "is of no use without the address of a local socket, unix:/path")
+	case local && l.Mode == 0 && l.Beside():
+		l.Mode = 0o666
+	case local && l.Mode == 0:
+		l.Mode = 0o660
 	}
 }
 

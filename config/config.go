@@ -57,7 +57,7 @@ const (
 // beside us asks.
 type Listener struct {
 	Kind     string    `toml:"kind"`      // ListenRelay, ListenSubmission, ListenLMTP, ListenLookup, ListenMilter, ListenFilter
-	Address  string    `toml:"address"`   // host:port; for those beside us also ListenUnix and a path
+	Address  string    `toml:"address"`   // host:port, or ListenUnix and a path
 	TLS      string    `toml:"tls"`       // ListenPlain, ListenStartTLS, ListenImplicit
 	Trusted  []Network `toml:"trusted"`   // clients that may relay to any domain
 	Auth     string    `toml:"auth"`      // with ListenSubmission: AuthStore, or AuthDovecot and a path; set once loaded
@@ -65,6 +65,7 @@ type Listener struct {
 	Proxies  []Network `toml:"proxies"`   // whose connections begin with a PROXY header
 	XClient  []Network `toml:"xclient"`   // who may use XCLIENT
 	XForward []Network `toml:"xforward"`  // who may use XFORWARD
+	Mode     Mode      `toml:"mode"`      // of a socket in the file system; set once loaded
 
 	Answer    string `toml:"answer"`     // with ListenLookup: for a peer's domain
 	OwnAnswer string `toml:"own_answer"` // with ListenLookup: for a domain of ours; "" for not found
@@ -150,6 +151,8 @@ type XMPP struct {
 	CutThrough         bool     `toml:"cut_through"`
 	CutThroughDeadline Duration `toml:"cut_through_deadline"`
 	CutThroughPerPeer  int      `toml:"cut_through_per_peer"`
+	NullPerMinute      int      `toml:"null_per_minute"`   // offers with a null reverse-path, of one peer
+	ChecksPerMinute    int      `toml:"checks_per_minute"` // recipients asked about, by one peer
 }
 
 // Values of XMPP.Policy and XMPP.Sends (xep-draft section 4).
@@ -272,7 +275,9 @@ type Limits struct {
 	Errors        int  `toml:"errors"`
 	HeaderLines   int  `toml:"header_lines"`
 	HeaderBytes   Size `toml:"header_bytes"`
-	Hops          int  `toml:"hops"` // Received fields
+	FieldBytes    Size `toml:"field_bytes"` // of the header
+	LineBytes     Size `toml:"line_bytes"`  // of the content
+	Hops          int  `toml:"hops"`        // Received fields
 
 	// How often; 0 is no bound. Listener.Trusted are not bounded.
 	ConnectionsPerMinute  int `toml:"connections_per_minute"` // of one address
@@ -281,6 +286,13 @@ type Limits struct {
 	AuthTries             int `toml:"auth_tries"`             // of a session
 	AuthFailuresByAddress int `toml:"auth_failures_address"`  // an hour
 	AuthFailuresByUser    int `toml:"auth_failures_user"`     // an hour
+
+	// How long a client may take.
+	CommandTimeout   Duration `toml:"command_timeout"`    // for a command, a handshake, or to read a reply
+	DataStartTimeout Duration `toml:"data_start_timeout"` // for the first octet of content
+	DataBlockTimeout Duration `toml:"data_block_timeout"` // for each further piece
+	DataTimeout      Duration `toml:"data_timeout"`       // for all of it
+	AuthTimeout      Duration `toml:"auth_timeout"`       // for an exchange of AUTH
 }
 
 // Log is about the log on standard error.

@@ -48,6 +48,8 @@ func (x *XMPP) defaults() {
 	x.CutThrough = true
 	x.CutThroughDeadline = span(20 * time.Second)
 	x.CutThroughPerPeer = 64
+	x.NullPerMinute = 600
+	x.ChecksPerMinute = 3000
 }
 
 // The queue keeps RFC 5321 section 4.5.4.1's four to five days, and Postfix's
@@ -84,6 +86,15 @@ func (l *Limits) defaults() {
 	l.AuthTries = 5
 	l.AuthFailuresByAddress = 100
 	l.AuthFailuresByUser = 50
+	l.FieldBytes = 100 << 10
+	l.LineBytes = 1 << 20
+	// RFC 5321 section 4.5.3.2 wants 5 minutes for a command; what it gives
+	// clients for content goes for servers too.
+	l.CommandTimeout = span(5 * time.Minute)
+	l.DataStartTimeout = span(2 * time.Minute)
+	l.DataBlockTimeout = span(3 * time.Minute)
+	l.DataTimeout = span(time.Hour)
+	l.AuthTimeout = span(2 * time.Minute)
 }
 
 func span(d time.Duration) Duration { return Duration{d} }

@@ -97,6 +97,34 @@ func (z Size) String() string {
 	return strconv.FormatInt(int64(z), 10)
 }
 
+// Mode is who may open a local socket, written as in "0660".
+type Mode uint32
+
+// UnmarshalText reads an octal number that lets somebody read and write.
+func (m *Mode) UnmarshalText(b []byte) error {
+	if len(b) == 0 { // the default
+		*m = 0
+		return nil
+	}
+	n, err := strconv.ParseUint(string(b), 8, 32)
+	if err != nil || n > 0o777 || n&0o600 != 0o600 {
+		return fmt.Errorf("%q is not a mode such as \"0600\", \"0660\" or \"0666\"", clip(string(b)))
+	}
+	*m = Mode(n)
+	return nil
+}
+
+// MarshalText writes what UnmarshalText reads; nothing for no mode.
+func (m Mode) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// String returns the mode as chmod takes it; "" for none.
+func (m Mode) String() string {
+	if m == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%04o", uint32(m))
+}
+
 // Network is a range of IP addresses, written as in "192.0.2.0/24"; a single
 // address stands for itself.
 type Network struct{ netip.Prefix }

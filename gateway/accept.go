@@ -15,6 +15,7 @@ import (
 type Entrance struct {
 	*Gateway
 	Trusted []netip.Prefix // clients that may send to any domain
+	Local   bool           // it is a local socket: whoever may open it may, too
 }
 
 // Sender judges the reverse-path at MAIL.
@@ -55,6 +56,9 @@ func (e *Entrance) Recipient(ctx context.Context, c mail.Client, env mail.Envelo
 // trusts reports whether a client may relay.
 func (e *Entrance) trusts(c mail.Client) bool {
 	if c.User != "" {
+		return true
+	}
+	if e.Local && !c.Addr.IsValid() {
 		return true
 	}
 	addr := c.Addr.Addr().Unmap()

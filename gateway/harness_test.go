@@ -200,7 +200,7 @@ func newWorldAlone(t *testing.T, change func(*Config)) *world {
 	if w.Gateway, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	w.entrance = &Entrance{w.Gateway, []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}
+	w.entrance = &Entrance{Gateway: w.Gateway, Trusted: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}
 	ctx, stop := context.WithCancel(context.Background())
 	w.done = make(chan struct{})
 	go func() { w.Run(ctx, grace); close(w.done) }()

@@ -62,6 +62,7 @@ type ServerConfig struct {
 
 	Extensions ServerExtensions // see DefaultExtensions
 	Rates      ServerRates
+	Crowd      *Crowd         // may be shared by listeners; nil for one of its own
 	Clients    []netip.Prefix // who may connect at all; nil: everybody
 	Proxies    []netip.Prefix // whose connections begin with a PROXY header, versions 1 and 2
 	XClient    []netip.Prefix // who may use XCLIENT: they can be anybody
@@ -87,7 +88,6 @@ type Server struct {
 	stopping  chan struct{} // closed by Shutdown
 	listeners map[net.Listener]struct{}
 	sessions  map[*session]struct{}
-	perClient map[string]int // connections by clientKey
 	wg        sync.WaitGroup // of sessions
 }
 
@@ -117,6 +117,9 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if cfg.Guard == nil {
 		cfg.Guard = NewAuthGuard(DefaultAuthLimits())
 	}
+	if cfg.Crowd == nil {
+		cfg.Crowd = NewCrowd()
+	}
 	cfg.Timeouts = cfg.Timeouts.withDefaults()
 	s := &Server{
 		cfg:       cfg,
@@ -125,7 +128,6 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 		stopping:  make(chan struct{}),
 		listeners: map[net.Listener]struct{}{},
 		sessions:  map[*session]struct{}{},
-		perClient: map[string]int{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, nil

@@ -31,12 +31,13 @@ func (s *Server) register(conn net.Conn) (*session, serverReply) {
 		return nil, serverReply{421, "4.3.2", "service is shutting down"}
 	case !s.mayConnect(addrPort(conn.RemoteAddr())):
 		return nil, serverReply{554, "5.7.1", "not permitted from your address"}
-	case len(s.sessions) >= s.cfg.Limits.Connections:
+	case !s.cfg.Crowd.enter(s.cfg.Limits.Connections):
 		return nil, serverReply{421, "4.3.2", "too many connections, try again later"}
 	}
 	sess := newSession(s, conn)
 	if !sess.fromProxy() { // whose client is not known yet
 		if refusal := s.countIn(sess); refusal != nil {
+			s.cfg.Crowd.leave("")
 			return nil, *refusal
 		}
 	}
@@ -56,14 +57,14 @@ func (s *Server) countIn(sess *session) *serverReply {
 	switch {
 	case key == "":
 		return nil
-	case s.perClient[key] >= s.cfg.Limits.PerAddress:
+	case !s.cfg.Crowd.join(key, s.cfg.Limits.PerAddress):
 		return &serverReply{421, "4.7.0", "too many connections from your address"}
 	case !s.rates.connection(sess.client.Addr):
+		s.cfg.Crowd.quit(key)
 		s.counts.rateLimited.Add(1)
 		return &serverReply{421, "4.7.1", "too many connections a minute from your address"}
 	}
 	sess.key = key
-	s.perClient[key]++
 	return nil
 }
 
@@ -78,12 +79,7 @@ func (s *Server) unregister(sess *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.sessions, sess)
-	if sess.key == "" {
-		return
-	}
-	if s.perClient[sess.key]--; s.perClient[sess.key] == 0 {
-		delete(s.perClient, sess.key)
-	}
+	s.cfg.Crowd.leave(sess.key)
 }
 
 // turnAway answers a connection for which there is no session. It must not

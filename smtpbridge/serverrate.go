@@ -16,6 +16,7 @@ type ServerRates struct {
 	MessagesPerMinute    int            // of one address; by XFORWARD, of the client that it tells of
 	MessagesPerHour      int            // of one authenticated user, whatever the address
 	Users                *UserRate      // instead of MessagesPerHour, for listeners that count together
+	Addresses            *AddressRates  // instead of those of one address, likewise
 	Exempt               []netip.Prefix // addresses that are not bounded
 }
 
@@ -28,6 +29,15 @@ func NewUserRate(messagesPerHour int) *UserRate {
 	return &UserRate{newRateTable(messagesPerHour, time.Hour)}
 }
 
+// AddressRates bounds the connections and messages of each address over all
+// listeners that share it. Safe for concurrent use.
+type AddressRates struct{ connections, messages *rateTable }
+
+// NewAddressRates allows so many a minute; 0 is no bound.
+func NewAddressRates(connectionsPerMinute, messagesPerMinute int) *AddressRates {
+	return &AddressRates{newRateTable(connectionsPerMinute, time.Minute), newRateTable(messagesPerMinute, time.Minute)}
+}
+
 // serverRates applies ServerRates.
 type serverRates struct {
 	exempt                          []netip.Prefix
@@ -38,11 +48,11 @@ func newServerRates(r ServerRates) *serverRates {
 	if r.Users == nil {
 		r.Users = NewUserRate(r.MessagesPerHour)
 	}
+	if r.Addresses == nil {
+		r.Addresses = NewAddressRates(r.ConnectionsPerMinute, r.MessagesPerMinute)
+	}
 	return &serverRates{
-		exempt:      r.Exempt,
-		connections: newRateTable(r.ConnectionsPerMinute, time.Minute),
-		messages:    newRateTable(r.MessagesPerMinute, time.Minute),
-		userMail:    r.Users.table,
+		exempt: r.Exempt, connections: r.Addresses.connections, messages: r.Addresses.messages, userMail: r.Users.table,
 	}
 }
 

@@ -8,6 +8,40 @@ import (
 	"time"
 )
 
+// TestSharedByListeners: what one address does at one listener counts at the
+// others.
+func TestSharedByListeners(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*ServerConfig)
+		want   string
+	}{
+		"connections at a time": {func(c *ServerConfig) { c.Limits.PerAddress = 1 }, "< 421 4.7.0 too many connections from"},
+		"in all":                {func(c *ServerConfig) { c.Limits.Connections = 1 }, "< 421 4.3.2 too many connections"},
+		"connections by minute": {func(c *ServerConfig) { c.Rates.Addresses = NewAddressRates(1, 0) }, "< 421 4.7.1 too many connections a minute"},
+		"nothing in common":     {nil, "< 220"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			shared := ServerConfig{Limits: DefaultLimits(), Crowd: NewCrowd()}
+			if c.change != nil {
+				c.change(&shared)
+			}
+			var addrs []string
+			for range 2 {
+				_, addr := startServer(t, &recorder{}, func(cfg *ServerConfig) {
+					if c.change != nil {
+						cfg.Limits, cfg.Rates, cfg.Crowd = shared.Limits, shared.Rates, shared.Crowd
+					}
+				})
+				addrs = append(addrs, addr)
+			}
+			first := dial(t, addrs[0])
+			first.play("< 220")
+			dial(t, addrs[1]).play(c.want)
+			first.play("> QUIT", "< 221")
+		})
+	}
+}
+
 func TestRateTable(t *testing.T) {
 	now := time.Now()
 	table := newRateTable(3, time.Minute)

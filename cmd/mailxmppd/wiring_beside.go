@@ -14,10 +14,6 @@ import (
 	"mailxmppd/smtpbridge"
 )
 
-// besideMode is the mode of a local socket for the mail server beside us: who
-// may enter its directory may ask.
-const besideMode = 0o666
-
 // listenAt opens a listener's socket.
 func listenAt(l config.Listener) (net.Listener, error) {
 	path, local := l.UnixSocket()
@@ -28,7 +24,7 @@ func listenAt(l config.Listener) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(path, besideMode); err != nil {
+	if err := os.Chmod(path, os.FileMode(l.Mode)); err != nil {
 		ln.Close()
 		return nil, err
 	}
@@ -53,10 +49,11 @@ func (s standings) Standing(ctx context.Context, domain string) (mail.Standing, 
 type judge struct {
 	entrance *gateway.Entrance
 	own      map[string]bool
+	hops     int
 }
 
 func newJudge(cfg *config.Config, g *gateway.Gateway) judge {
-	j := judge{entrance: &gateway.Entrance{Gateway: g}, own: map[string]bool{"": true}} // "postmaster" alone is ours
+	j := judge{entrance: &gateway.Entrance{Gateway: g}, own: map[string]bool{"": true}, hops: cfg.Limits.Hops} // "postmaster" alone is ours
 	for _, d := range cfg.Domains {
 		j.own[d.Name] = true
 	}
@@ -73,7 +70,7 @@ func (j judge) Recipient(ctx context.Context, c mail.Client, env mail.Envelope, 
 
 // Content implements smtpbridge.Judge.
 func (j judge) Content(_ context.Context, a smtpbridge.Arrival) ([]smtpbridge.HeaderField, *mail.Failure) {
-	if a.Facts.Received > mail.MaxHops {
+	if a.Facts.Received > j.hops {
 		return nil, mail.Fail(mail.Loop, "", nil)
 	}
 	return nil, nil

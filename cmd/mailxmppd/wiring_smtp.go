@@ -52,8 +52,12 @@ func (p *parts) buildServers(ctx context.Context, cfg *config.Config, st store.S
 	extensions := smtpbridge.DefaultExtensions()
 	extensions.RequireTLS = true
 	// One for all listeners: who guesses at one of them guesses at the others,
-	// and a user's hour is the same at each.
-	hourly := smtpbridge.NewUserRate(cfg.Limits.MessagesPerHour)
+	// and a user's hour or an address's minute is the same at each.
+	shared := smtpbridge.ServerRates{
+		Users:     smtpbridge.NewUserRate(cfg.Limits.MessagesPerHour),
+		Addresses: smtpbridge.NewAddressRates(cfg.Limits.ConnectionsPerMinute, cfg.Limits.MessagesPerMinute),
+	}
+	crowd := smtpbridge.NewCrowd()
 	guard := smtpbridge.NewAuthGuard(smtpbridge.AuthLimits{PerAddress: cfg.Limits.AuthFailuresByAddress, PerUser: cfg.Limits.AuthFailuresByUser})
 	for _, l := range cfg.Listeners {
 		if l.Beside() {
@@ -65,12 +69,15 @@ func (p *parts) buildServers(ctx context.Context, cfg *config.Config, st store.S
 			continue
 		}
 		trusted := prefixes(l.Trusted)
+		rates := shared
+		rates.Exempt = trusted // a neighbour brings everybody's mail
+		_, local := l.UnixSocket()
 		sc := smtpbridge.ServerConfig{
 			Kind: smtpbridge.Kind(l.Kind), Hostname: cfg.SMTP.Hostname, ImplicitTLS: l.TLS == config.ListenImplicit,
-			Extensions: extensions, Limits: serverLimits(cfg), Rates: serverRates(cfg, hourly, trusted),
+			Extensions: extensions, Limits: serverLimits(cfg), Timeouts: serverTimeouts(cfg), Rates: rates, Crowd: crowd,
 			Proxies: prefixes(l.Proxies), XClient: prefixes(l.XClient), XForward: prefixes(l.XForward),
 			Guard: guard, RepairLF: l.RepairLF,
-			Handler: &gateway.Entrance{Gateway: p.gateway, Trusted: trusted}, Log: log,
+			Handler: &gateway.Entrance{Gateway: p.gateway, Trusted: trusted, Local: local}, Log: log,
 		}
 		if l.TLS != config.ListenPlain {
 			sc.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certs.forSMTP}
@@ -118,14 +125,15 @@ func serverLimits(cfg *config.Config) smtpbridge.ServerLimits {
 	limits.Connections, limits.PerAddress = cfg.Limits.Connections, cfg.Limits.PerAddress
 	limits.Commands, limits.Errors, limits.AuthTries = cfg.Limits.Commands, cfg.Limits.Errors, cfg.Limits.AuthTries
 	limits.HeaderLines, limits.HeaderBytes = cfg.Limits.HeaderLines, int(cfg.Limits.HeaderBytes)
+	limits.HeaderField, limits.ContentLine = int(cfg.Limits.FieldBytes), int(cfg.Limits.LineBytes)
 	return limits
 }
 
-// serverRates leaves out who may relay: a neighbour brings everybody's mail.
-func serverRates(cfg *config.Config, users *smtpbridge.UserRate, trusted []netip.Prefix) smtpbridge.ServerRates {
-	return smtpbridge.ServerRates{
-		ConnectionsPerMinute: cfg.Limits.ConnectionsPerMinute, MessagesPerMinute: cfg.Limits.MessagesPerMinute,
-		Users: users, Exempt: trusted,
+func serverTimeouts(cfg *config.Config) smtpbridge.ServerTimeouts {
+	l := cfg.Limits
+	return smtpbridge.ServerTimeouts{
+		Command: l.CommandTimeout.Duration, DataStart: l.DataStartTimeout.Duration, DataBlock: l.DataBlockTimeout.Duration,
+		DataTotal: l.DataTimeout.Duration, Auth: l.AuthTimeout.Duration,
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/textproto"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -40,12 +42,20 @@ func smtpSite(t *testing.T, more string) (s *site, addrs []string) {
 		t.Fatal(err)
 	}
 	served := make(chan error, len(p.smtp))
-	for _, l := range p.smtp {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+	for i, l := range p.smtp {
+		at := cfg.Listeners[i]
+		path, local := at.UnixSocket()
+		if !local {
+			at.Address = "127.0.0.1:0"
+		}
+		ln, err := listenAt(at)
 		if err != nil {
 			t.Fatal(err)
 		}
-		addrs = append(addrs, ln.Addr().String())
+		if !local {
+			path = ln.Addr().String()
+		}
+		addrs = append(addrs, path)
 		go func() { served <- l.server.Serve(ln) }()
 	}
 	t.Cleanup(func() {
@@ -197,4 +207,50 @@ connections_per_minute = 2
 	dialogue(t, s, addrs[2], false, "PROXY TCP4 192.0.2.1 192.0.2.2 1024 25|220", "EHLO c.example|250",
 		"MAIL FROM:<romeo@montague.example>|250", "RCPT TO:<x@verona.example>|550 5.7.1 relaying to verona.example is not permitted from 192.0.2.1")
 	dialogue(t, s, addrs[2], false, "EHLO c.example|closed")
+}
+
+// TestLocalSockets: who may open a socket in the file system may relay, by SMTP
+// and by LMTP; its mode is the setting's.
+func TestLocalSockets(t *testing.T) {
+	_, addrs := smtpSite(t, `[[listener]]
+kind = "submission"
+address = "127.0.0.1:0"
+[[listener]]
+kind = "relay"
+address = "unix:relay"
+tls = "none"
+[[listener]]
+kind = "lmtp"
+address = "unix:lmtp"
+tls = "none"
+mode = "0600"
+[limits]
+per_address = 1
+`)
+	for i, want := range []struct {
+		hello string
+		mode  os.FileMode
+	}{{"EHLO mta.example", 0o660}, {"LHLO mta.example", 0o600}} {
+		info, err := os.Stat(addrs[len(addrs)-2+i])
+		if err != nil || info.Mode().Perm() != want.mode {
+			t.Fatalf("%v, %v", info, err)
+		}
+		for range 2 { // no address, so no limit for one
+			c, err := net.Dial("unix", addrs[len(addrs)-2+i])
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			c.SetDeadline(time.Now().Add(10 * time.Second))
+			in := textproto.NewReader(bufio.NewReader(c))
+			for _, line := range []string{"", want.hello, "MAIL FROM:<a@far.example>", "RCPT TO:<b@elsewhere.example>"} {
+				if line != "" {
+					fmt.Fprintf(c, "%s\r\n", line)
+				}
+				if _, text, err := in.ReadResponse(2); err != nil {
+					t.Errorf("%s: %v %s", line, err, text)
+				}
+			}
+		}
+	}
 }

@@ -187,6 +187,7 @@ func (x *xmppSide) receiveFor(cfg *config.Config, g *gateway.Gateway, st store.S
 	x.gateway = g
 	x.transfers = transfer.NewServer(transfer.ServerConfig{
 		Receiver: g, Transfers: st, Services: x.directory, Serves: cfg.ServedBy, Capabilities: x.takes, Log: log,
+		NullPerMinute: cfg.XMPP.NullPerMinute, ChecksPerMinute: cfg.XMPP.ChecksPerMinute,
 	})
 }
 

@@ -48,6 +48,9 @@ func postfixSocket(l config.Listener) string {
 // takes reports whether a lookup's answer leads to a listener of ours.
 func (n *inspection) takes(answer string) bool {
 	for _, l := range n.cfg.Listeners {
+		if _, local := l.UnixSocket(); local && !l.Beside() && strings.HasSuffix(answer, l.Address) {
+			return true
+		}
 		if _, port, err := net.SplitHostPort(l.Address); err == nil && !l.Beside() && strings.HasSuffix(answer, ":"+port) {
 			return true
 		}

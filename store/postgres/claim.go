@@ -21,21 +21,24 @@ const minWindow = 64
 
 // The window: leases that ran out, deliveries by their recipient's domain, and
 // the few that were redirected, which go by another destination. Each part is
-// read from a partial index of its own.
+// read from a partial index of its own, for which its order is.
 const dueInWindow = `
 	(SELECT message_id, domain, next, due_at FROM deliveries WHERE state = 'leased' AND due_at <= now() ORDER BY due_at LIMIT $5)
 	UNION ALL
 	SELECT * FROM (SELECT message_id, domain, next, due_at FROM deliveries
 		WHERE state IN ('due', 'deferred') AND due_at <= now() ORDER BY due_at LIMIT $5) AS w WHERE next = ''
 	UNION ALL
-	(SELECT message_id, domain, next, due_at FROM deliveries WHERE state IN ('due', 'deferred') AND next <> '' AND due_at <= now() LIMIT $5)`
+	(SELECT message_id, domain, next, due_at FROM deliveries WHERE state IN ('due', 'deferred') AND next <> '' AND due_at <= now()
+		ORDER BY next, due_at LIMIT $5)`
 
-// The other way: what has been due for longest to each of some domains.
+// The other way: what has been due for longest to each of some domains. Each
+// is asked for as a range: of one domain the planner would see that its order
+// is by time alone, and walk over everybody's backlog to find it.
 const dueByDomain = `
 	SELECT x.* FROM unnest($7::text[]) AS w (domain), LATERAL (
 		SELECT message_id, domain, next, due_at FROM deliveries
-		WHERE state IN ('due', 'deferred') AND domain = w.domain AND due_at <= now() AND next = ''
-		ORDER BY due_at LIMIT $5) AS x`
+		WHERE state IN ('due', 'deferred') AND domain >= w.domain AND domain <= w.domain AND due_at <= now() AND next = ''
+		ORDER BY domain, due_at LIMIT $5) AS x`
 
 // claimOf leases groups of what front finds.
 func claimOf(front string) string {

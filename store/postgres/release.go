@@ -14,13 +14,13 @@ import (
 const releaseBatch = 5000
 
 // releaseWaiting wakes the other nodes if it made anything due.
-func releaseWaiting(which string) string {
+func releaseWaiting(which, order string) string {
 	return `WITH r AS (
 		UPDATE deliveries SET due_at = now()
 		WHERE (message_id, n) IN (
 			SELECT message_id, n FROM deliveries
 			WHERE state IN ('due', 'deferred') AND due_at > now() ` + which + `
-			ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
+			ORDER BY ` + order + ` LIMIT $3 FOR UPDATE SKIP LOCKED)
 		RETURNING 1
 	), c AS (
 		SELECT count(*) AS n FROM r
@@ -31,17 +31,17 @@ func releaseWaiting(which string) string {
 // Release implements store.Store.
 func (s *Store) Release(ctx context.Context, destination string) (int, error) {
 	args := []any{s.channel(), s.node, releaseBatch}
-	which := ``
+	which, order := ``, `due_at` // the order is that of the index to use, see dueByDomain
 	if next, ok := store.Redirected(destination); ok {
-		which, args = `AND next = $4 AND next <> ''`, append(args, next)
+		which, order, args = `AND next >= $4 AND next <= $4 AND next <> ''`, `next, due_at`, append(args, next)
 	} else if destination != "" {
-		which, args = `AND domain = $4 AND next = ''`, append(args, destination)
+		which, order, args = `AND domain >= $4 AND domain <= $4 AND next = ''`, `domain, due_at`, append(args, destination)
 	}
 	total := 0
 	for {
 		released := 0
 		err := s.sendUnflushed(ctx, func(b *pgx.Batch) {
-			b.Queue(releaseWaiting(which), args...).QueryRow(func(row pgx.Row) error { return row.Scan(&released, nil) })
+			b.Queue(releaseWaiting(which, order), args...).QueryRow(func(row pgx.Row) error { return row.Scan(&released, nil) })
 		})
 		if err != nil {
 			return total, fmt.Errorf("release deliveries: %w", failed(err))

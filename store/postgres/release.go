@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -13,35 +14,37 @@ import (
 // away for long may have a very long queue.
 const releaseBatch = 5000
 
-// releaseWaiting wakes the other nodes if it made anything due.
+// releaseWaiting wakes the other nodes if it made anything due. It goes on from
+// where the batch before ended: what that has made due still has its entries
+// in the index, which each batch would have to pass again.
 func releaseWaiting(which, order string) string {
-	return `WITH r AS (
-		UPDATE deliveries SET due_at = now()
-		WHERE (message_id, n) IN (
-			SELECT message_id, n FROM deliveries
-			WHERE state IN ('due', 'deferred') AND due_at > now() ` + which + `
-			ORDER BY ` + order + ` LIMIT $3 FOR UPDATE SKIP LOCKED)
-		RETURNING 1
+	return `WITH w AS (
+		SELECT message_id, n, due_at FROM deliveries
+		WHERE state IN ('due', 'deferred') AND due_at > now() AND due_at >= $4 ` + which + `
+		ORDER BY ` + order + ` LIMIT $3 FOR UPDATE SKIP LOCKED
+	), r AS (
+		UPDATE deliveries d SET due_at = now() FROM w WHERE d.message_id = w.message_id AND d.n = w.n
 	), c AS (
-		SELECT count(*) AS n FROM r
+		SELECT count(*) AS n, max(due_at) AS last FROM w
 	)
-	SELECT n, CASE WHEN n > 0 THEN pg_notify($1, $2) END FROM c`
+	SELECT n, last, CASE WHEN n > 0 THEN pg_notify($1, $2) END FROM c`
 }
 
 // Release implements store.Store.
 func (s *Store) Release(ctx context.Context, destination string) (int, error) {
-	args := []any{s.channel(), s.node, releaseBatch}
-	which, order := ``, `due_at` // the order is that of the index to use, see dueByDomain
+	which, order, args := ``, `due_at`, []any(nil) // the order is that of the index to use, see dueByDomain
 	if next, ok := store.Redirected(destination); ok {
-		which, order, args = `AND next >= $4 AND next <= $4 AND next <> ''`, `next, due_at`, append(args, next)
+		which, order, args = `AND next >= $5 AND next <= $5 AND next <> ''`, `next, due_at`, []any{next}
 	} else if destination != "" {
-		which, order, args = `AND domain >= $4 AND domain <= $4 AND next = ''`, `domain, due_at`, append(args, destination)
+		which, order, args = `AND domain >= $5 AND domain <= $5 AND next = ''`, `domain, due_at`, []any{destination}
 	}
-	total := 0
+	total, last := 0, time.Time{}
 	for {
 		released := 0
+		var until *time.Time
 		err := s.sendUnflushed(ctx, func(b *pgx.Batch) {
-			b.Queue(releaseWaiting(which, order), args...).QueryRow(func(row pgx.Row) error { return row.Scan(&released, nil) })
+			b.Queue(releaseWaiting(which, order), append([]any{s.channel(), s.node, releaseBatch, last}, args...)...).
+				QueryRow(func(row pgx.Row) error { return row.Scan(&released, &until, nil) })
 		})
 		if err != nil {
 			return total, fmt.Errorf("release deliveries: %w", failed(err))
@@ -52,6 +55,7 @@ func (s *Store) Release(ctx context.Context, destination string) (int, error) {
 		if released < releaseBatch {
 			return total, nil
 		}
+		last = *until
 	}
 }
 

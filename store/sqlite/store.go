@@ -63,6 +63,7 @@ type Store struct {
 	staging sync.Map               // contents being written that nothing refers to yet
 	large   chan struct{}          // taken by each call that writes content in pieces
 	walked  atomic.Pointer[string] // the domain at which the last walk of a claim ended
+	backups atomic.Int64           // running
 	traces  atomic.Int64           // where Maintain's walk over finished messages stands
 }
 
@@ -143,7 +144,10 @@ func (s *Store) openWriter(ctx context.Context) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = s.migrate(ctx); err == nil {
+	if err = s.checkStart(ctx, c); err == nil {
+		err = s.migrate(ctx)
+	}
+	if err == nil {
 		err = s.takeOver(c)
 	}
 	if err != nil {
@@ -264,6 +268,9 @@ func (s *Store) keepLogSmall() {
 		return
 	}
 	s.groups = 0
+	if s.backups.Load() > 0 {
+		return
+	}
 	if info, err := os.Stat(s.path + "-wal"); err != nil || info.Size() <= s.maxLog {
 		return
 	}

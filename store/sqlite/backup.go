@@ -1,0 +1,156 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/pressly/goose/v3"
+
+	"mailxmppd/schema"
+	"mailxmppd/store"
+)
+
+// Backup writes what the store holds at one moment into a new file while the
+// store is in use. It is checked and on the disk when Backup returns; a file
+// that is there already is left alone.
+func (s *Store) Backup(ctx context.Context, path string) (err error) {
+	if _, err := os.Lstat(path); err == nil {
+		return fmt.Errorf("backup %s: %w", path, os.ErrExist)
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("backup %s: %w", path, err)
+		}
+	}()
+	part, err := newPart(path)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(part)
+	select {
+	case <-s.closing:
+		return errClosed
+	default:
+	}
+	// The log cannot be emptied while an old moment is read: trying to would
+	// only keep the writer waiting.
+	s.backups.Add(1)
+	defer s.backups.Add(-1)
+	c, err := openConn(s.path, "busy_timeout=10000", "cache_size=-2048")
+	if err != nil {
+		return err
+	}
+	_, err = c.db.(driver.ExecerContext).ExecContext(ctx, "VACUUM INTO ?", []driver.NamedValue{{Ordinal: 1, Value: part}})
+	if err = errors.Join(explain(err), c.close()); err != nil {
+		return err
+	}
+	return intoPlace(ctx, part, path)
+}
+
+// Restore puts a backup to where a store is to be opened, which must be free:
+// a store that is there is the operator's to move away. It is checked first,
+// and on the disk when Restore returns.
+func Restore(ctx context.Context, backup, path string) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("restore %s: %w", path, err)
+		}
+	}()
+	held, err := lock(path + ".lock")
+	if err != nil {
+		return err
+	}
+	defer held.Close()
+	for _, name := range []string{path, path + "-wal", path + "-shm"} {
+		if _, err := os.Lstat(name); err == nil {
+			return fmt.Errorf("%s: %w", name, os.ErrExist)
+		}
+	}
+	if err := knownVersion(ctx, backup); err != nil {
+		return err
+	}
+	from, err := os.Open(backup)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	part, err := newPart(path)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(part)
+	to, err := os.OpenFile(part, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(to, from)
+	if err = errors.Join(err, to.Close()); err != nil {
+		return explain(err)
+	}
+	return intoPlace(ctx, part, path)
+}
+
+// newPart makes an empty file beside path, for nobody else to read.
+func newPart(path string) (string, error) {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.part")
+	if err != nil {
+		return "", err
+	}
+	return f.Name(), f.Close()
+}
+
+// intoPlace checks a file, has it on the disk and gives it its name.
+func intoPlace(ctx context.Context, part, path string) error {
+	if err := Check(ctx, part); err != nil {
+		return err
+	}
+	for _, step := range []func() error{
+		func() error { return flush(part) },
+		func() error { return os.Link(part, path) }, // unlike a renaming it replaces nothing
+		func() error { return flush(filepath.Dir(path)) },
+	} {
+		if err := step(); err != nil {
+			return explain(err)
+		}
+	}
+	return nil
+}
+
+func flush(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// knownVersion refuses what is no store of this program or an older one.
+func knownVersion(ctx context.Context, path string) error {
+	if _, err := os.Stat(path); err != nil {
+		return err
+	}
+	db, err := sql.Open("sqlite", "file:"+path+"?mode=ro&immutable=1")
+	if err != nil {
+		return explain(err)
+	}
+	defer db.Close()
+	var has int64
+	if err := db.QueryRowContext(ctx, "SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied").Scan(&has); err != nil {
+		return fmt.Errorf("%s is no store: %w", path, explain(err))
+	}
+	sources, err := goose.NewProvider(goose.DialectSQLite3, db, schema.SQLite(), goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return err
+	}
+	list := sources.ListSources()
+	if knows := list[len(list)-1].Version; has > knows {
+		return fmt.Errorf("%s: %w: it has schema %d, this program knows %d", path, store.ErrNewer, has, knows)
+	}
+	return nil
+}

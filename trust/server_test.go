@@ -31,14 +31,7 @@ func startDNS(t testing.TB, lines ...string) *script {
 	t.Helper()
 	s := &script{special: map[string]string{}, records: map[string][]mdns.RR{}}
 	s.add(t, lines...)
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln, err := net.Listen("tcp", pc.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	pc, ln := listenBoth(t)
 	s.addr = pc.LocalAddr().String()
 	for _, srv := range []*mdns.Server{{PacketConn: pc}, {Listener: ln}} {
 		srv.Handler = mdns.HandlerFunc(s.answer)
@@ -55,6 +48,24 @@ func startDNS(t testing.TB, lines ...string) *script {
 		})
 	}
 	return s
+}
+
+// listenBoth finds a port that is free for both protocols.
+func listenBoth(t testing.TB) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for range 50 {
+		pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ln, err := net.Listen("tcp", pc.LocalAddr().String())
+		if err == nil {
+			return pc, ln
+		}
+		pc.Close()
+	}
+	t.Fatal("no port is free for UDP and TCP")
+	return nil, nil
 }
 
 func (s *script) add(t testing.TB, lines ...string) {

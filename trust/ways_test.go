@@ -3,6 +3,7 @@ package trust
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/netip"
 	"runtime"
@@ -107,6 +108,52 @@ func TestWays(t *testing.T) {
 				t.Errorf("%+v", ev)
 			}
 		})
+	}
+}
+
+func TestIPRev(t *testing.T) {
+	s := startDNS(t, montague(t)...)
+	s.add(t, "2.2.0.192.in-addr.arpa. 60 IN PTR mx.montague.example.", "3.2.0.192.in-addr.arpa. 60 IN PTR nowhere.example.",
+		"4.2.0.192.in-addr.arpa SERVFAIL", "5.2.0.192.in-addr.arpa. 60 IN PTR broken.example.", "broken.example SERVFAIL",
+		"6.2.0.192.in-addr.arpa. 60 IN PTR nowhere.example.", "6.2.0.192.in-addr.arpa. 60 IN PTR six.example.", "six.example. 60 IN A 192.0.2.6")
+	for i := range 20 {
+		s.add(t, fmt.Sprintf("7.2.0.192.in-addr.arpa. 60 IN PTR n%d.example.", i))
+	}
+	e := New(Config{DNS: s.resolver(t)})
+	for client, want := range map[string]IPRev{
+		"192.0.2.1":        {Result: authres.Pass, Name: "mx.montague.example"},
+		"::ffff:192.0.2.1": {Result: authres.Pass, Name: "mx.montague.example"},
+		"192.0.2.2":        {Result: authres.Fail},
+		"192.0.2.3":        {Result: authres.Fail},
+		"192.0.2.4":        {Result: authres.TempError},
+		"192.0.2.5":        {Result: authres.TempError},
+		"192.0.2.6":        {Result: authres.Pass, Name: "six.example"},
+		"192.0.2.7":        {Result: authres.Fail},
+		"192.0.2.9":        {Result: authres.PermError},
+	} {
+		before := s.queries.Load()
+		got := e.iprev(t.Context(), netip.MustParseAddr(client).Unmap(), "")
+		if got.Result != want.Result || got.Name != want.Name || got.Result != authres.Pass && got.Reason == "" {
+			t.Errorf("%s: %+v", client, got)
+		}
+		if n := s.queries.Load() - before; n > 1+maxNames+2 {
+			t.Errorf("%s: %d queries", client, n)
+		}
+	}
+	if got := e.iprev(t.Context(), netip.Addr{}, ""); got.Result != "" {
+		t.Errorf("no address: %+v", got)
+	}
+}
+
+// TestTestingKey: what a domain only tries out proves nothing (RFC 6376 section
+// 3.6.1).
+func TestTestingKey(t *testing.T) {
+	s := startDNS(t, montague(t)...)
+	s.add(t, txt("try._domainkey.montague.example", strings.Replace(keyRecord(t, keys().rsa), "k=rsa", "k=rsa; t=y", 1)))
+	e := New(Config{DNS: s.resolver(t), Peers: announced{"montague.example": nil}})
+	ev := e.Evaluate(t.Context(), bySMTP(sign(t, plain, "montague.example", "try", keys().rsa), "x@evil.example"))
+	if ev.DKIM[0].Result != authres.Pass || !ev.DKIM[0].Testing || ev.DMARC[0].Result != authres.Fail || ev.Sends.Result != authres.Fail {
+		t.Errorf("%s", summary(ev))
 	}
 }
 

@@ -74,7 +74,7 @@ func text(s string) [][2]string { return [][2]string{{"TXT", s}} }
 
 func serve(t testing.TB, z Zone) *dns.Resolver {
 	t.Helper()
-	stop, err := z.Serve(server + ":53")
+	_, stop, err := z.Serve(server + ":53")
 	if err != nil {
 		t.Fatal(err)
 	}

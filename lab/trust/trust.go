@@ -44,16 +44,11 @@ func Installed() error {
 type Zone map[string][][2]string
 
 // Serve answers from the zone at an address of the loopback network until stop
-// is called.
-func (z Zone) Serve(addr string) (stop func(), err error) {
-	pc, err := net.ListenPacket("udp", addr)
+// is called, and returns the address with the port that it got.
+func (z Zone) Serve(addr string) (at string, stop func(), err error) {
+	pc, ln, err := listenBoth(addr)
 	if err != nil {
-		return nil, err
-	}
-	ln, err := net.Listen("tcp", pc.LocalAddr().String())
-	if err != nil {
-		pc.Close()
-		return nil, err
+		return "", nil, err
 	}
 	var stops []func()
 	for _, srv := range []*mdns.Server{{PacketConn: pc}, {Listener: ln}} {
@@ -70,11 +65,26 @@ func (z Zone) Serve(addr string) (stop func(), err error) {
 			<-done
 		})
 	}
-	return func() {
+	return pc.LocalAddr().String(), func() {
 		for _, s := range stops {
 			s()
 		}
 	}, nil
+}
+
+// listenBoth finds a port that is free for both protocols, where addr leaves it
+// open.
+func listenBoth(addr string) (pc net.PacketConn, ln net.Listener, err error) {
+	for range 50 {
+		if pc, err = net.ListenPacket("udp", addr); err != nil {
+			return nil, nil, err
+		}
+		if ln, err = net.Listen("tcp", pc.LocalAddr().String()); err == nil {
+			return pc, ln, nil
+		}
+		pc.Close()
+	}
+	return nil, nil, err
 }
 
 func (z Zone) answer(w mdns.ResponseWriter, q *mdns.Msg) {
@@ -99,7 +109,13 @@ func (z Zone) answer(w mdns.ResponseWriter, q *mdns.Msg) {
 			m.Answer = append(m.Answer, &mdns.TXT{Hdr: head, Txt: append(parts, value)})
 		case kind == "A":
 			m.Answer = append(m.Answer, &mdns.A{Hdr: head, A: netip.MustParseAddr(value).AsSlice()})
+		case kind == "PTR":
+			m.Answer = append(m.Answer, &mdns.PTR{Hdr: head, Ptr: value + "."})
 		}
+	}
+	if len(m.Answer) == 0 { // so that absence is remembered (RFC 2308 section 5)
+		m.Ns = []mdns.RR{&mdns.SOA{Hdr: mdns.RR_Header{Name: ".", Rrtype: mdns.TypeSOA, Class: mdns.ClassINET, Ttl: 60},
+			Ns: "ns.example.", Mbox: "host.example.", Minttl: 60}}
 	}
 	if w.RemoteAddr().Network() == "udp" {
 		size := 512

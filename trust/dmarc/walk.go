@@ -85,12 +85,10 @@ func organization(domain string, steps []step) string {
 		switch {
 		case s.record == nil:
 			continue
-		case s.record.PSD == 'n':
-			return s.domain
 		case s.record.PSD == 'y' && s.domain != domain:
 			return below(domain, s.domain)
 		}
-		org = s.domain // the last one has the fewest labels
+		org = s.domain // the last one has the fewest labels, or psd=n, where the walk has ended
 	}
 	return org
 }

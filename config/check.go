@@ -142,6 +142,7 @@ func (c *checker) xmpp(cfg *Config) {
 	// xep-draft section 4: nobody relies on it for longer.
 	c.span("xmpp.policy_max_age", x.PolicyMaxAge, 0, 90*24*time.Hour)
 	c.oneOf("xmpp.sends", x.Sends, SendsAny, SendsXMPPOnly)
+	c.oneOf("xmpp.in_doubt", x.InDoubt, InDoubtWait, InDoubtOtherPath)
 	c.size("xmpp.max_message", x.MaxMessage, 64<<10, 1<<40)
 	c.size("xmpp.max_inline", x.MaxInline, 0, 256<<10)
 	// Every peer must take 6,000 octets a chunk (xep-draft section 5.3).

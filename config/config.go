@@ -147,7 +147,8 @@ type XMPP struct {
 	PerAddress         int      `toml:"per_address"`
 	IdleClose          Duration `toml:"idle_close"`
 	RequestTimeout     Duration `toml:"request_timeout"`
-	Retain             Duration `toml:"retain"` // memory of acceptances
+	Retain             Duration `toml:"retain"`   // memory of acceptances
+	InDoubt            string   `toml:"in_doubt"` // InDoubtWait, InDoubtOtherPath
 	CutThrough         bool     `toml:"cut_through"`
 	CutThroughDeadline Duration `toml:"cut_through_deadline"`
 	CutThroughPerPeer  int      `toml:"cut_through_per_peer"`
@@ -163,6 +164,12 @@ const (
 
 	SendsAny      = "any"
 	SendsXMPPOnly = "xmpp-only"
+)
+
+// Values of XMPP.InDoubt (xep-draft section 9.3).
+const (
+	InDoubtWait      = "wait"
+	InDoubtOtherPath = "other-path"
 )
 
 // SMTP is about our side of SMTP.

@@ -35,6 +35,7 @@ func (x *XMPP) defaults() {
 	x.Policy = PolicyNone
 	x.PolicyMaxAge = span(30 * 24 * time.Hour)
 	x.Sends = SendsAny
+	x.InDoubt = InDoubtWait
 	x.POSH = true
 	x.MaxMessage = 50e6
 	x.MaxInline = 64 << 10

@@ -77,17 +77,42 @@ func putOffTrial(l store.Lease, off *putOff) trial {
 func (g *Gateway) try(ctx context.Context, h *held, l store.Lease, content mail.Content) trial {
 	local, as, ours := g.speaker(l.Envelope.Sender, l.Origin)
 	rt, failure := g.routeOf(ctx, local, l)
-	env := partOf(l)
 	switch {
 	case failure != nil || rt.way != toPeer:
+		as = l.Envelope.Sender
 	case !ours:
 		failure = errForeignSender(l.Envelope.Sender, l.Domain)
-	default:
-		env.Sender = as
 	}
 	if failure != nil {
 		return trial{way: rt.way, outcomes: mail.AllFailed(len(l.Deliveries), failure), cut: stopped(ctx)}
 	}
+	sure, doubted := split(l)
+	otherwise := rt.way != toPeer && len(doubted.Deliveries) > 0
+	if otherwise && l.Next == "" && !g.mayGoOtherwise(ctx, l.Domain) { // a redirection is the operator's word
+		g.doubts.waited.Add(int64(len(doubted.Deliveries)))
+		waits := mail.AllFailed(len(l.Deliveries), errWaits(l.Domain))
+		if len(sure.Deliveries) == 0 {
+			return trial{way: toPeer, outcomes: waits, cut: stopped(ctx)}
+		}
+		t := g.carry(ctx, h, sure, content, rt, local, as)
+		merge(l, sure, waits, t.outcomes)
+		t.outcomes = waits
+		return t
+	}
+	t := g.carry(ctx, h, l, content, rt, local, as)
+	switch {
+	case otherwise && t.off == nil:
+		g.mark(l, t.outcomes)
+	case rt.way == toPeer && t.reach == unreachable && !t.cut:
+		g.Peers.Expect(local, l.Domain)
+		g.leaveDoubt(ctx, l, content, &t)
+	}
+	return t
+}
+
+// carry hands the deliveries of a lease to a transport, under the reverse-path
+// as, once their destination has room.
+func (g *Gateway) carry(ctx context.Context, h *held, l store.Lease, content mail.Content, rt route, local string, as mail.Address) trial {
 	if off := g.sched.arrive(h, destinationOf(rt.transport, l.Domain)); off != nil {
 		return putOffTrial(l, off)
 	}
@@ -98,12 +123,23 @@ func (g *Gateway) try(ctx context.Context, h *held, l store.Lease, content mail.
 			return trial{way: rt.way, outcomes: mail.AllFailed(len(l.Deliveries), mail.AsFailure(err)), cut: stopped(ctx)}
 		}
 	}
+	start := time.Now()
+	outcomes := g.hand(ctx, l, content, rt, local, as)
+	t := trial{way: rt.way, outcomes: outcomes, took: time.Since(start), cut: stopped(ctx)}
+	t.site = destinationOf(rt.transport, l.Domain) // known better now
+	t.reach, t.why = reachOf(outcomes)
+	return t
+}
+
+// hand gives a message to a transport.
+func (g *Gateway) hand(ctx context.Context, l store.Lease, content mail.Content, rt route, local string, as mail.Address) []mail.Outcome {
+	env := partOf(l)
+	env.Sender = as
 	trace := l.Trace
 	if rt.mta {
 		trace = append(g.loops.field(env.Recipients), trace...)
 	}
-	start := time.Now()
-	outcomes := rt.transport.Deliver(ctx, mail.Attempt{
+	return rt.transport.Deliver(ctx, mail.Attempt{
 		ID:       l.ID,
 		Transfer: l.Transfer,
 		Number:   l.Deliveries[0].Attempt,
@@ -113,15 +149,8 @@ func (g *Gateway) try(ctx context.Context, h *held, l store.Lease, content mail.
 		Trace:    trace,
 		Domain:   l.Domain,
 		Local:    local,
-		InDoubt:  slices.ContainsFunc(l.Deliveries, func(d store.Delivery) bool { return d.InDoubt }),
+		InDoubt:  slices.ContainsFunc(l.Deliveries, doubtful),
 	})
-	t := trial{way: rt.way, outcomes: outcomes, took: time.Since(start), cut: stopped(ctx)}
-	t.site = destinationOf(rt.transport, l.Domain) // known better now
-	t.reach, t.why = reachOf(outcomes)
-	if t.way == toPeer && t.reach == unreachable && !t.cut {
-		g.Peers.Expect(local, l.Domain)
-	}
-	return t
 }
 
 func stopped(ctx context.Context) bool { return errors.Is(context.Cause(ctx), errStopped) }

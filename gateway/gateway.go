@@ -69,6 +69,9 @@ type Peers interface {
 	Live(local, domain string) bool
 	// Check asks the peer about recipients before content is there.
 	Check(ctx context.Context, local, domain string, sender mail.Address, utf8 bool, rcpts []mail.Recipient) ([]*mail.Failure, error)
+	// HeldToXMPP reports whether mail for a domain may go over XMPP only: the
+	// operator has configured it, or it has pinned itself.
+	HeldToXMPP(ctx context.Context, domain string) bool
 	// Expect keeps trying to reach a peer that mail waits for; PeerUp is
 	// called when it is there again.
 	Expect(local, domain string)
@@ -96,6 +99,8 @@ type Config struct {
 	Hops     int                                  // Received fields that a message may carry; 0 for mail.MaxHops
 	TempDir  string                               // for DSNs in the making, "" for the system's
 	Log      *slog.Logger
+
+	DoubtOtherPath bool // what may have been taken over XMPP may go by SMTP, where nothing holds the domain to XMPP
 
 	CutThrough         bool
 	CutThroughDeadline time.Duration // how long a client may wait for the peer's verdict
@@ -127,6 +132,7 @@ type Gateway struct {
 	sched    *scheduler
 	verdicts *verdictCache
 	loops    loopMarks
+	doubts   doubts
 }
 
 // New checks the configuration and makes a Gateway.

@@ -33,6 +33,7 @@ type next struct {
 	expected []string
 	asked    []string                  // our domains in whose name Standing was asked
 	during   func(ctx context.Context) // runs while an attempt does, without the lock
+	held     bool                      // to XMPP
 	site     string                    // the destination of all domains; "" for one each
 }
 
@@ -109,6 +110,12 @@ func (n *next) Standing(_ context.Context, local, domain string) (mail.Standing,
 		return mail.Unsure, mail.Fail(mail.Unreachable, "no DNS", nil)
 	}
 	return n.standing, nil
+}
+
+func (n *next) HeldToXMPP(context.Context, string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.held
 }
 
 func (n *next) Live(_, domain string) bool {

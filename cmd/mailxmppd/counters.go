@@ -16,7 +16,7 @@ import (
 
 // counters gathers what the parts have counted.
 func (p *parts) counters(cfg *config.Config) map[string]any {
-	out := map[string]any{"streams": p.xmpp.streams.Snapshot(), "transfers": p.xmpp.transfers.Snapshot()}
+	out := map[string]any{"streams": p.xmpp.streams.Snapshot(), "transfers": p.xmpp.transfers.Snapshot(), "gateway": p.gateway.Snapshot()}
 	for _, c := range p.xmpp.components {
 		out["component "+c.Domain()] = c.Snapshot()
 	}

@@ -50,6 +50,17 @@ func (d *Directory) Rule(ctx context.Context, local, domain string) (Ruling, *ma
 	return d.discover(ctx, p)
 }
 
+// HeldToXMPP reports whether a domain's mail may go over XMPP only, even where
+// it may have been taken there already (xep-draft section 9.3): the operator has
+// named the domain, or it has pinned itself. So it is where that cannot be told.
+func (d *Directory) HeldToXMPP(ctx context.Context, domain string) bool {
+	if _, named := d.configured[domain]; named {
+		return true
+	}
+	_, basis, _, err := d.memory.recall(ctx, domain)
+	return err != nil || basis == Pinned
+}
+
 // XMPPOnly reports whether a domain says that its own mail comes to its peers
 // over XMPP alone, while its pin holds.
 func (d *Directory) XMPPOnly(ctx context.Context, domain string) (bool, error) {

@@ -2,6 +2,7 @@ package peers
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -271,5 +272,33 @@ func TestMemoryCannotBeRead(t *testing.T) {
 	x.store.err = nil
 	if r, _ := x.dir.Rule(context.Background(), "capulet.example", "montague.example"); r.Basis != Pinned {
 		t.Errorf("the pin is gone: %+v", r)
+	}
+}
+
+// TestHeldToXMPP: what a message in doubt may not leave XMPP for.
+func TestHeldToXMPP(t *testing.T) {
+	for name, c := range map[string]struct {
+		known func(*known, time.Time)
+		peers []Configured
+		want  bool
+	}{
+		"unknown":   {nil, nil, false},
+		"seen":      {sightedAt(atServer), nil, false},
+		"pinned":    {pinnedAt(atServer, 60*day), nil, true},
+		"required":  {nil, []Configured{{Domain: "montague.example"}}, true},
+		"preferred": {nil, []Configured{{Domain: "montague.example", Policy: Preferred}}, true},
+	} {
+		x := newSetup(t, c.peers...)
+		if c.known != nil {
+			x.store.put("montague.example", hour, c.known)
+		}
+		if got := x.dir.HeldToXMPP(t.Context(), "montague.example"); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	x := newSetup(t)
+	x.store.err = errors.New("disk is gone")
+	if !x.dir.HeldToXMPP(t.Context(), "montague.example") {
+		t.Error("what cannot be told is no permission")
 	}
 }

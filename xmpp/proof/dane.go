@@ -39,15 +39,21 @@ type published struct {
 	name    string // looked up
 	records []dns.TLSA
 	err     error
+	binding bool // signed records that can be used are there, or may be and are kept from us
 }
 
 // byDANE tells the name of the TLSA record that proves the certificate, or ""
-// and adds why there is none.
-func (p *Prover) byDANE(ctx context.Context, e stream.Evidence, no *Unproven) string {
+// and adds why there is none. binding says that the place which was dialled has
+// signed records that the certificate had to match: then no other proof counts
+// (RFC 7673 section 4.2). A look-up that fails counts as such a record, or
+// whoever can break it would take DANE away (RFC 7673 section 3.3). Who connects
+// is not bound: the records are those of servers, and a domain's outgoing
+// streams may come from elsewhere.
+func (p *Prover) byDANE(ctx context.Context, e stream.Evidence, no *Unproven) (where string, binding bool) {
 	all, err := p.places.do(ctx, e.Remote, func(ctx context.Context) []published { return p.lookUp(ctx, e.Remote) })
 	if err != nil {
 		no.because(proofDANE, "", err)
-		return ""
+		return "", false
 	}
 	// RFC 7712 section 5.1: whoever connects is proven by the records of the
 	// places at which its domain accepts streams. Where we dialled, only the
@@ -64,12 +70,13 @@ func (p *Prover) byDANE(ctx context.Context, e stream.Evidence, no *Unproven) st
 		err := f.err
 		if err == nil {
 			if err = j.match(f.records, e.Remote, f.host); err == nil {
-				return f.name
+				return f.name, false
 			}
 		}
 		no.because(proofDANE, f.name, err)
+		binding = binding || f.binding && e.Dialled != nil
 	}
-	return ""
+	return "", binding
 }
 
 // lookUp finds a domain's places and what is published there.
@@ -133,13 +140,14 @@ func (p *Prover) askTLSA(ctx context.Context, at place) published {
 	ans := p.cfg.DNS.TLSA(ctx, f.name)
 	switch {
 	case ans.Status == dns.Failed:
-		f.err = failed("TLSA", ans.Err)
+		f.err, f.binding = failed("TLSA", ans.Err), true
 	case ans.Status != dns.Found:
 		f.err = errors.New("no TLSA records")
 	case !ans.Secure:
 		f.err = errors.New("TLSA records are not signed")
 	default:
-		if f.records = usableTLSA(ans.Records); len(f.records) == 0 {
+		f.records = usableTLSA(ans.Records)
+		if f.binding = len(f.records) > 0; !f.binding {
 			f.err = fmt.Errorf("none of %d TLSA records can be used", len(ans.Records))
 		}
 	}

@@ -136,18 +136,22 @@ func (p *Prover) judge(ctx context.Context, e stream.Evidence) (how, where strin
 		}
 		return proofPinned, "", nil
 	}
-	// A chain that holds is enough, even where TLSA records exist that it does
-	// not match. RFC 7673 section 4.2 would have them override it; but a proof
-	// that is one among several cannot be the veto of the others, and streams
-	// to domains that the public authorities vouch for need not wait for DNS.
+	// What was dialled is held to the signed records that it has, a chain that
+	// holds or not. Who connects is not, and then DNS is not asked where the
+	// chain is enough.
+	if e.PKIX != nil {
+		no.because(proofPKIX, "", e.PKIX)
+	}
+	if p.cfg.DANE && (e.Dialled != nil || e.PKIX != nil) {
+		switch where, binding := p.byDANE(ctx, e, no); {
+		case where != "":
+			return proofDANE, where, nil
+		case binding:
+			return "", "", no
+		}
+	}
 	if e.PKIX == nil {
 		return proofPKIX, "", nil
-	}
-	no.because(proofPKIX, "", e.PKIX)
-	if p.cfg.DANE {
-		if where := p.byDANE(ctx, e, no); where != "" {
-			return proofDANE, where, nil
-		}
 	}
 	if p.cfg.POSH {
 		if where := p.byPOSH(ctx, e, no); where != "" {

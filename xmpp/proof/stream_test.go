@@ -59,11 +59,17 @@ func TestStreams(t *testing.T) {
 		cert      *issued
 		published *issued // by TLSA
 		unsigned  []string
+		failing   []string // of the names of TLSA records
 		posh      string
 		pins      []Pin
 		want, why string
+		in        string // as who connected; "" for want
 	}{
 		{name: "PKIX", cert: proper, want: "pkix"},
+		{name: "PKIX and DANE", cert: proper, published: proper, want: "dane", in: "pkix"},
+		{name: "PKIX, and DANE says otherwise", cert: proper, published: backup, why: "matches none", in: "pkix"},
+		{name: "PKIX, and DANE cannot be had", cert: proper, published: proper, failing: []string{"_"}, why: "cannot be had", in: "pkix"},
+		{name: "PKIX, and unsigned records say otherwise", cert: proper, published: backup, unsigned: []string{"_"}, want: "pkix"},
 		{name: "self-signed", cert: lone, why: "no SRV records"},
 		{name: "DANE", cert: lone, published: lone, want: "dane"},
 		{name: "DANE, SRV not signed", cert: lone, published: lone, unsigned: []string{"_xmpp"}, why: "not signed"},
@@ -80,6 +86,12 @@ func TestStreams(t *testing.T) {
 				inner, outer := listen(t), listen(t)
 				_, port, _ := net.SplitHostPort(outer.Addr().String())
 				z := &zone{unsigned: c.unsigned}
+				if c.failing != nil {
+					z.failing = []string{"_" + port + "."}
+				}
+				if role == "accepted" && c.in != "" {
+					c.want = c.in
+				}
 				target := stream.Target{Host: host, Port: portOf(t, port), Addr: outer.Addr().String()}
 				if c.published != nil {
 					z.records = []string{srv("_xmpps-server", "montague.example", host, target.Port), daneEE(host, target.Port, c.published)}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"mailxmppd/dns"
+	"mailxmppd/xmpp/stream"
 )
 
 // Fields of TLSA records by their names of RFC 7218.
@@ -86,7 +87,7 @@ var (
 func (j *judgement) match(records []dns.TLSA, domain, host string) error {
 	closest := errNoMatch
 	for _, r := range records {
-		err := j.matchOne(r, []string{domain, host})
+		err := j.matchOne(r, domain, host)
 		if err == nil {
 			return nil
 		}
@@ -97,7 +98,7 @@ func (j *judgement) match(records []dns.TLSA, domain, host string) error {
 	return closest
 }
 
-func (j *judgement) matchOne(r dns.TLSA, names []string) error {
+func (j *judgement) matchOne(r dns.TLSA, domain, host string) error {
 	leaf := j.certs[0]
 	switch r.Usage {
 	case usageDANEEE:
@@ -114,22 +115,22 @@ func (j *judgement) matchOne(r dns.TLSA, names []string) error {
 		}
 		pool := x509.NewCertPool()
 		pool.AddCert(anchor)
-		_, err := j.verify(pool, names)
+		_, err := j.verify(pool, domain, host)
 		return err
 	case usagePKIXEE:
 		if !r.Matches(leaf) {
 			return errNoMatch
 		}
-		_, err := j.verify(j.roots, names)
+		_, err := j.verify(j.roots, domain, host)
 		return err
 	}
-	return j.underRoot(r, names)
+	return j.underRoot(r, domain, host)
 }
 
 // underRoot demands a chain to one of the roots that holds the authority of a
 // PKIX-TA record (RFC 6698 section 2.1.1).
-func (j *judgement) underRoot(r dns.TLSA, names []string) error {
-	chains, err := j.verify(j.roots, names)
+func (j *judgement) underRoot(r dns.TLSA, domain, host string) error {
+	chains, err := j.verify(j.roots, domain, host)
 	if err != nil {
 		return err
 	}
@@ -160,26 +161,25 @@ func (j *judgement) anchor(r dns.TLSA) *x509.Certificate {
 // verify builds the chains from the leaf to one of the roots. Beside the
 // domain the certificate may name the host that the domain's signed SRV record
 // leads to (RFC 7673 section 4.2): that is how a hosting service shows its own.
-func (j *judgement) verify(roots *x509.CertPool, names []string) ([][]*x509.Certificate, error) {
+func (j *judgement) verify(roots *x509.CertPool, domain, host string) ([][]*x509.Certificate, error) {
 	if j.chains--; j.chains < 0 {
 		return nil, errChains
 	}
 	opts := x509.VerifyOptions{
-		Roots: roots, Intermediates: x509.NewCertPool(), CurrentTime: j.now,
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		Roots: roots, CurrentTime: j.now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	if j.accepted {
 		opts.KeyUsages = append(opts.KeyUsages, x509.ExtKeyUsageClientAuth)
 	}
-	for _, c := range j.certs[1:] {
-		opts.Intermediates.AddCert(c)
-	}
-	chains, err := j.certs[0].Verify(opts)
+	chains, err := stream.Chains(j.certs, opts)
 	if err != nil {
 		return nil, err
 	}
-	if !slices.ContainsFunc(names, func(n string) bool { return j.certs[0].VerifyHostname(n) == nil }) {
-		return nil, fmt.Errorf("certificate is not for any of %q", names)
+	forOne := func(chain []*x509.Certificate) bool {
+		return stream.NamesDomain(chain, domain) || j.certs[0].VerifyHostname(host) == nil
+	}
+	if chains = slices.DeleteFunc(chains, func(c []*x509.Certificate) bool { return !forOne(c) }); len(chains) == 0 {
+		return nil, fmt.Errorf("certificate is for neither %s nor %s", domain, host)
 	}
 	return chains, nil
 }

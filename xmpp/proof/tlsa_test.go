@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"testing"
 	"time"
@@ -44,6 +46,11 @@ func TestUsages(t *testing.T) {
 	clientOnly.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	client := sign(t, clientOnly, newKey(t), middle)
 
+	srvTemplate, foreignSRV := template(t), template(t)
+	srvTemplate.ExtraExtensions = srvName(t, "_xmpp-server.montague.example")
+	foreignSRV.ExtraExtensions = srvName(t, "_xmpp-server.mallory.example")
+	bySRV, bySRVForeign := sign(t, srvTemplate, newKey(t), middle), sign(t, foreignSRV, newKey(t), middle)
+
 	stranger := authority(t, nil)
 	private := sign(t, template(t, "montague.example"), newKey(t), stranger)
 	// The issuer leaves itself out of what it shows.
@@ -67,6 +74,10 @@ func TestUsages(t *testing.T) {
 		{name: "DANE-TA, middle of the chain", usage: usageDANETA, of: middle, shown: leaf, want: true},
 		{name: "DANE-TA, root of the chain", usage: usageDANETA, of: root, shown: leaf, want: true},
 		{name: "DANE-TA, host's name", usage: usageDANETA, of: middle, shown: hosted, want: true},
+		{name: "DANE-TA, SRVName", usage: usageDANETA, of: middle, shown: bySRV, want: true},
+		{name: "DANE-TA, SRVName of another", usage: usageDANETA, of: middle, shown: bySRVForeign},
+		{name: "PKIX-TA, SRVName", usage: usagePKIXTA, of: root, shown: bySRV, want: true},
+		{name: "PKIX-EE, SRVName", usage: usagePKIXEE, of: bySRV, shown: bySRV, want: true},
 		{name: "DANE-TA, another name", usage: usageDANETA, of: middle, shown: foreign},
 		{name: "DANE-TA, expired", usage: usageDANETA, of: middle, shown: expired},
 		{name: "DANE-TA, issuer of another", usage: usageDANETA, of: stranger, shown: leaf},
@@ -106,6 +117,23 @@ func TestUsages(t *testing.T) {
 			}
 		}
 	}
+}
+
+// srvName is a critical extension with an SRVName (RFC 4985) alone.
+func srvName(t *testing.T, name string) []pkix.Extension {
+	t.Helper()
+	must := func(b []byte, err error) []byte {
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	value := must(asn1.MarshalWithParams(name, "ia5"))
+	id := must(asn1.Marshal(asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 8, 7}))
+	inner := must(asn1.Marshal(asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 0, IsCompound: true, Bytes: value}))
+	other := must(asn1.Marshal(asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 0, IsCompound: true, Bytes: append(id, inner...)}))
+	whole := must(asn1.Marshal(asn1.RawValue{Tag: asn1.TagSequence, IsCompound: true, Bytes: other}))
+	return []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Critical: true, Value: whole}}
 }
 
 func TestUsable(t *testing.T) {

@@ -28,28 +28,44 @@ func verifyCertificate(certs []*x509.Certificate, roots *x509.CertPool, domain s
 	if len(certs) == 0 {
 		return time.Time{}, fmt.Errorf("%w: none was shown", errUnproven)
 	}
-	leaf := *certs[0] // a copy: the TLS stack shares certificates between connections
-	names, err := otherNames(&leaf)
-	if err != nil {
-		return time.Time{}, fmt.Errorf("%w: %w", errUnproven, err)
-	}
-	// Without a subject the alternative names are critical (RFC 5280 section
-	// 4.2.1.6), and only we can read those that are otherNames.
-	leaf.UnhandledCriticalExtensions = withoutSAN(leaf.UnhandledCriticalExtensions)
-	others := x509.NewCertPool()
-	for _, c := range certs[1:] {
-		others.AddCert(c)
-	}
-	chains, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: others, KeyUsages: usages})
+	chains, err := Chains(certs, x509.VerifyOptions{Roots: roots, KeyUsages: usages})
 	if err != nil {
 		return time.Time{}, fmt.Errorf("%w: %w", errUnproven, err)
 	}
 	for _, chain := range chains {
-		if matchesDNS(leaf.DNSNames, domain) || !constrained(chain) && names.match(domain) {
+		if NamesDomain(chain, domain) {
 			return firstExpiry(chain), nil
 		}
 	}
 	return time.Time{}, fmt.Errorf("%w: it is for other names", errUnproven)
+}
+
+// Chains builds the chains from the first of certs to one of the roots of opts,
+// whose intermediates are the rest of certs. Names are not looked at.
+func Chains(certs []*x509.Certificate, opts x509.VerifyOptions) ([][]*x509.Certificate, error) {
+	leaf := *certs[0] // a copy: the TLS stack shares certificates between connections
+	if _, err := otherNames(&leaf); err != nil {
+		return nil, err
+	}
+	// Without a subject the alternative names are critical (RFC 5280 section
+	// 4.2.1.6), and only we can read those that are otherNames.
+	leaf.UnhandledCriticalExtensions = withoutSAN(leaf.UnhandledCriticalExtensions)
+	opts.Intermediates = x509.NewCertPool()
+	for _, c := range certs[1:] {
+		opts.Intermediates.AddCert(c)
+	}
+	return leaf.Verify(opts)
+}
+
+// NamesDomain reports whether the first certificate of a chain from Chains is
+// for a domain (A-labels) by any of the names that XMPP knows (xep-draft
+// section 6.2).
+func NamesDomain(chain []*x509.Certificate, domain string) bool {
+	if matchesDNS(chain[0].DNSNames, domain) {
+		return true
+	}
+	names, err := otherNames(chain[0])
+	return err == nil && !constrained(chain) && names.match(domain)
 }
 
 func withoutSAN(oids []asn1.ObjectIdentifier) []asn1.ObjectIdentifier {

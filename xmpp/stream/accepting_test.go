@@ -85,6 +85,7 @@ func testAcceptingSide(t *testing.T, dial func(testing.TB, *node, string, *tls.C
 		{"not XMPP", nil, "", []string{"EHLO montague.example\r\n"}, "", "not-well-formed"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			defer bounded(t)()
 			cert, sni := tt.cert, tt.sni
 			if cert == nil {
 				cert = montague

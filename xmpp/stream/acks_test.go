@@ -94,6 +94,7 @@ func TestAcksThatLie(t *testing.T) {
 		{"unknown", acksEnabled + "<x xmlns='urn:xmpp:sm:3'/>", "unsupported-stanza-type", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			defer bounded(t)()
 			capulet, _, r := withAcks(t, serverFeatures)
 			r.send(tt.in)
 			tooHigh := false

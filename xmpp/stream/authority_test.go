@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"fmt"
 	"math/big"
 	"testing"
 	"time"
@@ -74,6 +75,18 @@ func (a *authority) issue(domain string, change ...func(*x509.Certificate)) *tls
 func expired(c *x509.Certificate)    { c.NotAfter = time.Now().Add(-time.Minute) }
 func cnOnly(c *x509.Certificate)     { c.DNSNames = nil }
 func clientAuth(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }
+
+// manyNames gives a certificate n names of others before its own.
+func manyNames(n int) func(*x509.Certificate) {
+	return func(c *x509.Certificate) {
+		own := c.DNSNames
+		c.DNSNames = nil
+		for i := range n {
+			c.DNSNames = append(c.DNSNames, fmt.Sprintf("host-%d.of.a.large.hoster.example", i))
+		}
+		c.DNSNames = append(c.DNSNames, own...)
+	}
+}
 
 // otherNameSAN replaces the alternative names by one otherName.
 func otherNameSAN(t testing.TB, id asn1.ObjectIdentifier, tag int, value string) func(*x509.Certificate) {

@@ -124,6 +124,7 @@ func testConnectingSide(t *testing.T, before func(*rawPeer) bool) {
 		{"closes at once", []string{"</"}, StageHeader, "not-well-formed", true, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			defer bounded(t)()
 			targets := rawServer(t, cert, before, func(r *rawPeer) { r.serve(tt.steps) })
 			capulet := startNode(t, ca, map[string]*tls.Certificate{"capulet.example": own}, func(c *Config) { c.BackOff = time.Hour })
 			_, err := capulet.Link(t.Context(), "capulet.example", "montague.example", targets)

@@ -26,6 +26,7 @@ func TestDialbackProvesNothing(t *testing.T) {
 	const ns = " xmlns:db='jabber:server:dialback'"
 	for state, open := range states {
 		t.Run(state, func(t *testing.T) {
+			defer bounded(t)()
 			r := open()
 			for _, tt := range []struct{ name, in, local, typ string }{
 				{"key of its own", "<db:result" + ns + addressed + ">key</db:result>", "result", "error"},

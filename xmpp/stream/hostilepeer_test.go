@@ -47,6 +47,7 @@ func TestForeignStanzasOfDialledPeers(t *testing.T) {
 	} {
 		for name, before := range map[string]func(*rawPeer) bool{"direct TLS": nil, "STARTTLS": givesTLS} {
 			t.Run(tt.name+" by "+name, func(t *testing.T) {
+				defer bounded(t)()
 				ca := newAuthority(t)
 				capulet := startNode(t, ca, map[string]*tls.Certificate{"capulet.example": ca.issue("capulet.example")}, func(c *Config) {
 					c.Handle = func(context.Context, *Link, *IQ) Reply {

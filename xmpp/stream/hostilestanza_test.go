@@ -43,6 +43,7 @@ func TestWrongStanzas(t *testing.T) {
 		{"message", "<message id='1'" + addressed + "><body>hello</body></message>", "service-unavailable"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			defer bounded(t)()
 			r.send(tt.in)
 			el := r.next()
 			if el.Attr("type") != "error" || stanzaError(el).Condition != tt.condition {
@@ -122,6 +123,7 @@ func TestForeignStanzas(t *testing.T) {
 		{"from in another namespace", "<iq xmlns:p='urn:x' p:from='mallory.example' type='set' id='1' to='capulet.example'><a/></iq>", "improper-addressing"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			defer bounded(t)()
 			before := capulet.Snapshot()
 			r := connect()
 			r.send(tt.in)

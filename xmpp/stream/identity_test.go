@@ -47,6 +47,8 @@ func TestVerifyCertificate(t *testing.T) {
 		{"dNSName", ca.issue("a.example"), "a.example", true},
 		{"dNSName in capitals", ca.issue("x", names("A.Example")), "a.example", true},
 		{"second name", ca.issue("x", names("b.example", "a.example")), "a.example", true},
+		{"many names, the last is it", ca.issue("a.example", manyNames(1000)), "a.example", true},
+		{"many names, none is it", ca.issue("b.example", manyNames(1000)), "a.example", false},
 		{"other name", ca.issue("b.example"), "a.example", false},
 		{"parent's name", ca.issue("example.net"), "a.example.net", false},
 		{"wildcard", ca.issue("x", names("*.example.net")), "a.example.net", true},

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -13,6 +14,26 @@ import (
 
 	"mailxmppd/xmpp/wire"
 )
+
+// rowBound is what one row of the tables of hostile peers may allocate in all:
+// both sides with TLS and certificates, and the attack itself.
+const rowBound = 6 << 20
+
+// bounded holds what runs until the function that it returns to rowBound. Its
+// time is bounded by the deadline of the connection that it plays on (newRawPeer,
+// rawServer), which fails the row.
+func bounded(t *testing.T) func() {
+	t.Helper()
+	var before runtime.MemStats
+	runtime.ReadMemStats(&before)
+	return func() {
+		var after runtime.MemStats
+		runtime.ReadMemStats(&after)
+		if grew := after.TotalAlloc - before.TotalAlloc; grew > rowBound {
+			t.Errorf("%d octets were allocated", grew)
+		}
+	}
+}
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 

@@ -52,6 +52,7 @@ func TestOrdinaryServersAreAnswered(t *testing.T) {
 		{"to a domain that is not on the stream", "<iq type='get' id='1' from='montague.example' to='verona.example'><ping xmlns='urn:xmpp:ping'/></iq>", "error", "item-not-found"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			defer bounded(t)()
 			r.send(tt.in)
 			el := take(t, answers)
 			if el.Attr("type") != tt.typ || el.Attr("id") != "1" || !strings.HasPrefix(el.Attr("to"), "romeo@") && el.Attr("to") != "montague.example" {

@@ -53,6 +53,7 @@ func TestReferral(t *testing.T) {
 		{"a path", "other.montague.example/x" + port, false, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			defer bounded(t)()
 			targets := referrer(t, cert, tt.to)
 			capulet := startNode(t, ca, map[string]*tls.Certificate{"capulet.example": ca.issue("capulet.example")},
 				func(c *Config) { c.Lookup = lookup })

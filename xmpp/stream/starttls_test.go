@@ -75,6 +75,7 @@ func TestBeforeTLS(t *testing.T) {
 		{"too large an element", []string{good, "<starttls xmlns='" + nsTLS + "'>" + strings.Repeat("x", 11000)}, "policy-violation"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			defer bounded(t)()
 			before := capulet.Snapshot()
 			r := dialClear(t, capulet)
 			got := ""
@@ -178,6 +179,7 @@ func TestServersBeforeTLS(t *testing.T) {
 		{"closes", []string{serverHeader + "</stream:stream>"}, StageStartTLS, "", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			defer bounded(t)()
 			saw := make(chan string, 1)
 			targets := rawServer(t, cert, func(r *rawPeer) bool {
 				var seen bytes.Buffer

@@ -30,6 +30,8 @@ func certificateCases(t *testing.T, ca *authority, domain string) []struct {
 		}), true},
 		{"SRVName", ca.issue("x", otherNameSAN(t, oidSRVName, asn1.TagIA5String, "_xmpp-server."+domain)), true},
 		{"XmppAddr", ca.issue("x", otherNameSAN(t, oidXmppAddr, asn1.TagUTF8String, domain)), true},
+		{"many names", ca.issue(domain, manyNames(1000)), true},
+		{"many names, none the right one", ca.issue("mallory.example", manyNames(1000)), false},
 		{"wrong name", ca.issue("mallory.example"), false},
 		{"expired", ca.issue(domain, expired), false},
 		{"self-signed", selfSigned(t, domain), false},
@@ -83,6 +85,7 @@ func TestCertificatesOfClients(t *testing.T) {
 	}{"clientAuth only", ca.issue("montague.example", clientAuth), true})
 	for _, tt := range cases {
 		t.Run(tt.name, func(t *testing.T) {
+			defer bounded(t)()
 			if tt.accept {
 				r := dialRaw(t, capulet, "capulet.example", tt.cert).ready("montague.example", "capulet.example")
 				r.send("<iq type='get' id='1' from='montague.example' to='capulet.example'><ping xmlns='urn:xmpp:ping'/></iq>")

@@ -109,6 +109,8 @@ func TestHostileTransfers(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			x := newSetup(func(s *ServerConfig, _ *SenderConfig) { s.ChunkWait = time.Millisecond })
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
 			for i, s := range c.steps {
 				b := s.from
 				if b.Remote == "" {
@@ -117,6 +119,13 @@ func TestHostileTransfers(t *testing.T) {
 				if got := x.ask(t, b, s.typ, s.payload); got != s.want {
 					t.Fatalf("step %d: got %q, want %q", i, got, s.want)
 				}
+			}
+			// What the requests themselves take, a few times over; a step that
+			// waits for more than the ChunkWait of a millisecond would end the
+			// package's time.
+			runtime.ReadMemStats(&after)
+			if grew := after.TotalAlloc - before.TotalAlloc; grew > 2<<20 {
+				t.Errorf("%d octets were allocated", grew)
 			}
 			got := x.store.all()
 			if len(got) != c.accepted {

@@ -28,7 +28,10 @@ type Spec struct {
 	Certs      []string // PEM files, each of a key and a certificate
 	CA         string   // PEM file of the authorities that it trusts
 	DNS        string   // "ip:port" that it asks for SRV; see Start for what SRV names
-	Extra      string   // further lines of the configuration
+	// DialbackOnly has it know peers by DNS alone: it takes no certificate for
+	// proven, so CA must be one that has issued none of theirs.
+	DialbackOnly bool
+	Extra        string // further lines of the configuration
 }
 
 // Server is a running ejabberd.
@@ -120,7 +123,11 @@ func (srv *Server) config(s Spec) string {
 	line("loglevel: info")
 	line("certfiles: [%s]", quoted(s.Certs))
 	line("ca_file: %q\ns2s_cafile: %q", s.CA, s.CA)
-	line("s2s_use_starttls: required_trusted")
+	if s.DialbackOnly {
+		line("s2s_use_starttls: required")
+	} else {
+		line("s2s_use_starttls: required_trusted")
+	}
 	line("s2s_dns_timeout: 3 seconds")
 	line("listen:")
 	line("  - {port: 5269, ip: %q, module: ejabberd_s2s_in, max_stanza_size: 524288}", srv.IP)
@@ -130,7 +137,11 @@ func (srv *Server) config(s Spec) string {
 		parts = append(parts, fmt.Sprintf("%q: {password: %q}", c.Name, c.Secret))
 	}
 	line("  - {port: 5347, ip: %q, module: ejabberd_service, access: all, max_stanza_size: 524288, hosts: {%s}}", srv.IP, strings.Join(parts, ", "))
-	line("modules: {mod_disco: {}, mod_ping: {}, mod_stream_mgmt: {}, mod_version: {}}")
+	modules := "mod_disco: {}, mod_ping: {}, mod_stream_mgmt: {}, mod_version: {}"
+	if s.DialbackOnly {
+		modules += ", mod_s2s_dialback: {}"
+	}
+	line("modules: {%s}", modules)
 	line("acme: {auto: false}")
 	line("%s", s.Extra)
 	return b.String()

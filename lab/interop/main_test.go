@@ -41,6 +41,7 @@ type site struct {
 	names *harness.Names
 	certs map[string][2]string // certificate and key of a domain
 	extra string               // further lines of an ejabberd's configuration
+	alone bool                 // an ejabberd trusts no authority and offers dialback
 }
 
 func newSite(t *testing.T) *site {
@@ -113,6 +114,15 @@ func (s *site) prosody(t *testing.T, change func(*prosody.Spec), components ...s
 func (s *site) ejabberd(t *testing.T, components ...string) *chatServer {
 	t.Helper()
 	spec := ejabberd.Spec{Hosts: []string{ejabberdDomain}, CA: s.ca.File, DNS: s.names.Addr, Extra: s.extra}
+	if s.alone {
+		stranger, err := harness.NewCA(t.TempDir())
+		must(t, err)
+		spec.DialbackOnly, spec.CA = true, stranger.File
+		// And what it shows for the bot proves nothing to us.
+		cert, key, err := stranger.IssueFor(both, ejabberdBot)
+		must(t, err)
+		s.certs[ejabberdBot] = [2]string{cert, key}
+	}
 	for i, name := range append([]string{ejabberdDomain, ejabberdBot}, components...) {
 		cert, key := s.cert(t, name)
 		whole := cert + ".whole"

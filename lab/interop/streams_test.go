@@ -45,6 +45,9 @@ func dialThem(t *testing.T, ours *stream.Manager, c *chatServer, local, way stri
 	if got := identities(el); got != "server/im" || !hasFeature(el, "urn:xmpp:ping") {
 		t.Errorf("disco#info: identity %q, %d children", got, len(el.Children))
 	}
+	if _, err := ours.Probe(ctx, local, c.domain, c.targets(way), []byte(ping)); err != nil {
+		t.Error("our ping:", err)
+	}
 	l, err := ours.Link(ctx, local, c.domain, c.targets(way))
 	if c.name == "ejabberd" {
 		if n, ok := errors.AsType[*stream.NegotiationError](err); !ok {

@@ -58,9 +58,9 @@ func assemble(ctx context.Context, cfg *config.Config, st store.Store, log *slog
 	p.gateway, err = gateway.New(gateway.Config{
 		SRS: srs, LoopKey: loopKey, Hops: cfg.Limits.Hops,
 		Hostname: cfg.SMTP.Hostname, Domains: domains, Store: st, Legacy: legacy, Hop: namedHop(cfg, p.client), Owners: smtpUsers(cfg, st), Log: log,
-		Peers:      peering{p.xmpp.directory, p.xmpp.sender},
+		Peers:          peering{p.xmpp.directory, p.xmpp.sender},
 		DoubtOtherPath: cfg.XMPP.InDoubt == config.InDoubtOtherPath,
-		CutThrough: cfg.XMPP.CutThrough, CutThroughDeadline: cfg.XMPP.CutThroughDeadline.Duration, CutThroughPerPeer: cfg.XMPP.CutThroughPerPeer,
+		CutThrough:     cfg.XMPP.CutThrough, CutThroughDeadline: cfg.XMPP.CutThroughDeadline.Duration, CutThroughPerPeer: cfg.XMPP.CutThroughPerPeer,
 		Lifetime: cfg.Queue.Lifetime.Duration, DelayNotice: cfg.Queue.DelayNotice.Duration,
 		RetryFirst: cfg.Queue.RetryFirst.Duration, RetryMax: cfg.Queue.RetryMax.Duration,
 		Concurrency: cfg.Queue.Concurrency, PerDomain: cfg.Queue.PerDomain,

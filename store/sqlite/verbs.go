@@ -196,7 +196,7 @@ func (s *Store) change(c *conn, sel store.Selection, v verb, keys []int64) error
 
 func note(c *conn, num int64, n int, now int64, verb, by, detail string) error {
 	_, err := c.exec(`INSERT INTO events (num, seq, n, at, verb, by, detail)
-		SELECT ?, coalesce(max(seq), 0) + 1, ?, ?, ?, ?, ? FROM events WHERE num = ?`, num, n, now, verb, by, detail, num)
+		VALUES (?, 1 + coalesce((SELECT seq FROM events WHERE num = ? ORDER BY seq DESC LIMIT 1), 0), ?, ?, ?, ?, ?)`, num, num, n, now, verb, by, detail)
 	return err
 }
 

@@ -156,7 +156,7 @@ func (b *fixture) backlog(domain string, n int) {
 }
 
 func testBehindBacklog(b *fixture) {
-	b.backlog("dead.example", 4000)
+	b.backlog("dead.example", 1500)
 	m := b.message("a@montague.example", "b@aaa.example", "c@zzz.example")
 	b.put(m)
 	held := b.message("d@capulet.example")
@@ -182,7 +182,7 @@ func testBehindBacklog(b *fixture) {
 }
 
 func testRoundBacklog(b *fixture) {
-	b.backlog("m.example", 2500)
+	b.backlog("m.example", 1500)
 	const domains = 9
 	for i := range domains {
 		for range 2 {

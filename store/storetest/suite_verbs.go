@@ -360,7 +360,7 @@ func testSelections(b *fixture) {
 }
 
 func testManySelected(b *fixture) {
-	const n = 1500
+	const n = 1100
 	m := b.message("a@montague.example")
 	m.Envelope.Recipients = nil
 	for i := range n {

@@ -60,6 +60,7 @@ type Lookup struct {
 	*neighbourServer
 	cfg    LookupConfig
 	own    map[string]bool
+	kept   lookupMemory
 	counts struct{ peer, own, legacy, unsure, noDomain, brokenOff atomic.Uint64 }
 }
 
@@ -162,9 +163,7 @@ func (l *Lookup) answer(ctx context.Context, key string) string {
 		}
 		return lookupOK + l.cfg.OwnAnswer
 	}
-	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeouts.Answer)
-	defer cancel()
-	switch standing, failure := l.cfg.Standings.Standing(ctx, domain); standing {
+	switch l.standing(ctx, domain) {
 	case mail.Peer:
 		l.counts.peer.Add(1)
 		return lookupOK + l.cfg.Answer
@@ -175,9 +174,24 @@ func (l *Lookup) answer(ctx context.Context, key string) string {
 		// Never "not found": that mail would go by SMTP to a domain which may
 		// have been promised that it does not.
 		l.counts.unsure.Add(1)
-		l.log.Info("lookup cannot tell", "peer", domain, "err", failure)
 		return lookupTemp + "cannot tell now whether " + domain + " takes mail over XMPP"
 	}
+}
+
+// standing asks, unless asking took too long just now.
+func (l *Lookup) standing(ctx context.Context, domain string) mail.Standing {
+	if standing, kept := l.kept.get(domain); kept {
+		return standing
+	}
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeouts.Answer)
+	defer cancel()
+	begun := time.Now()
+	standing, failure := l.cfg.Standings.Standing(ctx, domain)
+	if standing == mail.Unsure {
+		l.log.Info("lookup cannot tell", "peer", domain, "err", failure)
+	}
+	l.kept.put(domain, standing, time.Since(begun))
+	return standing
 }
 
 // format writes an answer as its question was written.

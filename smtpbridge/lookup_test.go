@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"mailxmppd/mail"
@@ -187,6 +188,47 @@ func TestLookupLine(t *testing.T) {
 				t.Errorf("%s: got %q, %v, want %q", k.name, got, err, k.want)
 			}
 		}
+	}
+}
+
+// TestLookupMemory: what took long is not asked again for a while, what did not
+// is; and a domain that comes back from being unsure is found again.
+func TestLookupMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var k lookupMemory
+		for i, c := range []struct {
+			standing mail.Standing
+			took     time.Duration
+			kept     bool
+		}{{mail.Legacy, 0, false}, {mail.Peer, slowLookup - 1, false}, {mail.Legacy, slowLookup, true}, {mail.Peer, slowLookup, true}, {mail.Unsure, 0, true}} {
+			domain := fmt.Sprint(i, ".example")
+			k.put(domain, c.standing, c.took)
+			if standing, kept := k.get(domain); kept != c.kept || kept && standing != c.standing {
+				t.Errorf("%+v: got %v, %v", c, standing, kept)
+			}
+		}
+		time.Sleep(lookupKeptFor)
+		if _, kept := k.get("4.example"); kept {
+			t.Error("kept for ever")
+		}
+		for i := range 2 * lookupsKept {
+			k.put(fmt.Sprint(i), mail.Unsure, 0)
+		}
+		if len(k.m) > lookupsKept {
+			t.Errorf("%d kept", len(k.m))
+		}
+	})
+	d := &directory{}
+	l, err := NewLookup(LookupConfig{Standings: d, Answer: "a", Connections: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		l.answer(t.Context(), "unsure.example")
+		l.answer(t.Context(), "peer.example")
+	}
+	if n := d.asked.Load(); n != 4 {
+		t.Errorf("asked %d times, want once about the one and three times about the other", n)
 	}
 }
 

@@ -359,10 +359,16 @@ func TestMilterWaits(t *testing.T) {
 	}
 }
 
-// TestMilterShutdown: a message in hand comes to its end.
+// TestMilterShutdown: a message in hand comes to its end, an idle session is
+// ended at once.
 func TestMilterShutdown(t *testing.T) {
 	m, addr := startMilter(t, &scribe{}, nil)
-	idle := askMilter(t, addr)
+	idle := dialBeside(t, addr)
+	greeting := frame('O', strings.Repeat("\x00", 12))
+	io.WriteString(idle, greeting)
+	if _, err := io.ReadFull(idle, make([]byte, len(greeting))); err != nil {
+		t.Fatal(err)
+	}
 	s := askMilter(t, addr)
 	s.Mail("a@x.example", nil)
 	s.Rcpt("b@y.example", nil)
@@ -372,14 +378,8 @@ func TestMilterShutdown(t *testing.T) {
 		defer cancel()
 		done <- m.Shutdown(ctx)
 	}()
-	// Before that the idle session could begin a message, which is let finish.
-	<-m.stopping
-	m.mu.Lock()
-	m.mu.Unlock()
-	if _, err := idle.Mail("a@x.example", nil); err == nil {
-		if _, err = idle.Rcpt("b@y.example", nil); err == nil {
-			t.Error("an idle session goes on")
-		}
+	if b, err := io.ReadAll(idle); err != nil || len(b) > 0 {
+		t.Errorf("idle: %q, %v", b, err)
 	}
 	s.HeaderField("X", " y")
 	s.HeaderEnd()

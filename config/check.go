@@ -35,6 +35,7 @@ func check(r *report, base string, cfg *Config) {
 	c.srs(cfg)
 	c.routes(cfg)
 	c.limits(&cfg.Limits)
+	c.oauth(&cfg.OAuth)
 	c.oneOf("log.level", cfg.Log.Level, "debug", "info", "warn", "error")
 	c.oneOf("log.format", cfg.Log.Format, "text", "json")
 	if cfg.Admin.Socket != "" {

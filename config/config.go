@@ -31,6 +31,7 @@ type Config struct {
 	Routes     []Route     `toml:"route"`
 	Limits     Limits      `toml:"limits"`
 	Log        Log         `toml:"log"`
+	OAuth      OAuth       `toml:"oauth"`
 	Admin      Admin       `toml:"admin"`
 }
 
@@ -300,6 +301,14 @@ type Limits struct {
 	DataBlockTimeout Duration `toml:"data_block_timeout"` // for each further piece
 	DataTimeout      Duration `toml:"data_timeout"`       // for all of it
 	AuthTimeout      Duration `toml:"auth_timeout"`       // for an exchange of AUTH
+}
+
+// OAuth says whose bearer tokens open a submission session (OAUTHBEARER).
+type OAuth struct {
+	Keys     string `toml:"keys"`     // PEM file of public keys; "": OAUTHBEARER is not offered
+	Issuer   string `toml:"issuer"`   // of the tokens
+	Audience string `toml:"audience"` // that they are meant for
+	Claim    string `toml:"claim"`    // that names the user
 }
 
 // Log is about the log on standard error.

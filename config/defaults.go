@@ -22,6 +22,7 @@ func (c *Config) defaults() {
 	c.SMTP.Legacy = LegacyMX
 	c.Queue.defaults()
 	c.Limits.defaults()
+	c.OAuth.Claim = "sub"
 	c.Log = Log{Level: "info", Format: "text"}
 	c.Admin.Socket = "/run/mailxmppd/admin.sock"
 }

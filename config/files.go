@@ -1,8 +1,10 @@
 package config
 
 import (
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -75,12 +77,12 @@ func (t TLS) Pool() (*x509.CertPool, error) {
 	if t.Roots == "" {
 		return nil, nil
 	}
-	pem, err := readBounded(t.Roots, maxPEM)
+	certs, err := readBounded(t.Roots, maxPEM)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", t.Roots, err)
 	}
 	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
+	if !pool.AppendCertsFromPEM(certs) {
 		return nil, fmt.Errorf("%s: holds no certificate in PEM form", t.Roots)
 	}
 	return pool, nil
@@ -114,6 +116,50 @@ func (c *checker) roots(t *TLS) {
 	t.Roots = c.path(t.Roots)
 	if _, err := t.Pool(); err != nil {
 		c.add("tls.roots", "%s", err)
+	}
+}
+
+// PublicKeys reads the keys that sign tokens, in the form of "PUBLIC KEY".
+func (o OAuth) PublicKeys() ([]crypto.PublicKey, error) {
+	rest, err := readBounded(o.Keys, maxPEM)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", o.Keys, err)
+	}
+	var keys []crypto.PublicKey
+	for {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		key, err := x509.ParsePKIXPublicKey(block.Bytes)
+		if block.Type != "PUBLIC KEY" || err != nil {
+			return nil, fmt.Errorf("%s: holds %q, wants PUBLIC KEY alone", o.Keys, clip(block.Type))
+		}
+		keys = append(keys, key)
+	}
+	if len(keys) == 0 {
+		return nil, fmt.Errorf("%s: holds no public key in PEM form", o.Keys)
+	}
+	return keys, nil
+}
+
+func (c *checker) oauth(o *OAuth) {
+	if o.Keys == "" {
+		for _, k := range []struct{ key, value string }{{"issuer", o.Issuer}, {"audience", o.Audience}} {
+			if k.value != "" {
+				c.add("oauth."+k.key, "is of no use without keys")
+			}
+		}
+		return
+	}
+	o.Keys = c.path(o.Keys)
+	if _, err := o.PublicKeys(); err != nil {
+		c.add("oauth.keys", "%s", err)
+	}
+	for _, k := range []struct{ key, value string }{{"issuer", o.Issuer}, {"audience", o.Audience}, {"claim", o.Claim}} {
+		if k.value == "" {
+			c.add("oauth."+k.key, "is missing")
+		}
 	}
 }
 

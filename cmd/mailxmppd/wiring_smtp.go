@@ -58,6 +58,10 @@ func (p *parts) buildServers(ctx context.Context, cfg *config.Config, st store.S
 		Addresses: smtpbridge.NewAddressRates(cfg.Limits.ConnectionsPerMinute, cfg.Limits.MessagesPerMinute),
 	}
 	crowd := smtpbridge.NewCrowd()
+	tokens, err := newTokenVerifier(cfg)
+	if err != nil {
+		return err
+	}
 	guard := smtpbridge.NewAuthGuard(smtpbridge.AuthLimits{PerAddress: cfg.Limits.AuthFailuresByAddress, PerUser: cfg.Limits.AuthFailuresByUser})
 	for _, l := range cfg.Listeners {
 		if l.Beside() {
@@ -83,7 +87,7 @@ func (p *parts) buildServers(ctx context.Context, cfg *config.Config, st store.S
 			sc.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certs.forSMTP}
 		}
 		if l.Kind == config.ListenSubmission {
-			sc.Auth = knows[l.Auth]
+			sc.Auth, sc.Tokens = knows[l.Auth], tokens
 		}
 		server, err := smtpbridge.NewServer(sc)
 		if err != nil {
@@ -92,6 +96,20 @@ func (p *parts) buildServers(ctx context.Context, cfg *config.Config, st store.S
 		p.smtp = append(p.smtp, service{server: server})
 	}
 	return nil
+}
+
+// newTokenVerifier makes what judges bearer tokens; nil where none are taken.
+func newTokenVerifier(cfg *config.Config) (smtpbridge.TokenVerifier, error) {
+	if cfg.OAuth.Keys == "" {
+		return nil, nil
+	}
+	keys, err := cfg.OAuth.PublicKeys()
+	if err != nil {
+		return nil, err
+	}
+	return smtpbridge.NewJWTVerifier(smtpbridge.JWTConfig{
+		Keys: keys, Issuer: cfg.OAuth.Issuer, Audience: cfg.OAuth.Audience, Claim: cfg.OAuth.Claim,
+	})
 }
 
 // newAuthenticators makes what knows the users, by the listeners' values of

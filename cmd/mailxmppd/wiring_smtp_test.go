@@ -3,7 +3,12 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
@@ -253,4 +258,41 @@ per_address = 1
 			}
 		}
 	}
+}
+
+// TestTokensAreWired: with [oauth] submission offers OAUTHBEARER and takes what
+// the key has signed.
+func TestTokensAreWired(t *testing.T) {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "keys.pem")
+	writeFile(t, file, string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))
+	s, addrs := smtpSite(t, fmt.Sprintf(`[[listener]]
+kind = "submission"
+address = "127.0.0.1:0"
+tls = "implicit"
+[oauth]
+keys = %q
+issuer = "id"
+audience = "mail"
+`, file))
+	encode := base64.RawURLEncoding.EncodeToString
+	text := encode([]byte(`{"alg":"EdDSA"}`)) + "." +
+		encode(fmt.Appendf(nil, `{"iss":"id","aud":["mail"],"exp":%d,"sub":"juliet"}`, time.Now().Add(time.Hour).Unix()))
+	token := func(signature []byte) string {
+		return base64.StdEncoding.EncodeToString([]byte("n,,\x01auth=Bearer " + text + "." + encode(signature) + "\x01\x01"))
+	}
+	at := addrs[len(addrs)-1]
+	good := ed25519.Sign(private, []byte(text))
+	const own = "capulet.example"
+	dialogue(t, s, at, true, "|220", "EHLO c|250", "AUTH OAUTHBEARER "+token(good)+"|235",
+		"MAIL FROM:<juliet@"+own+">|250", "RSET|250", "MAIL FROM:<romeo@"+own+">|553")
+	good[0] ^= 1
+	dialogue(t, s, at, true, "|220", "EHLO c|250", "AUTH OAUTHBEARER "+token(good)+"|334", "AQ==|535")
 }

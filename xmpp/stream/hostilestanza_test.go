@@ -44,8 +44,12 @@ func TestWrongStanzas(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			defer bounded(t)()
+			before := capulet.Snapshot().StanzaErrors
 			r.send(tt.in)
 			el := r.next()
+			if got := capulet.Snapshot().StanzaErrors - before; got != 1 && !strings.Contains(tt.in, "urn:x") && !strings.Contains(tt.in, "node=") && tt.name != "ping as set" {
+				t.Errorf("counted %d", got)
+			}
 			if el.Attr("type") != "error" || stanzaError(el).Condition != tt.condition {
 				t.Fatalf("%s %s %s", el.Name.Local, el.Attr("type"), stanzaError(el).Condition)
 			}

@@ -56,6 +56,16 @@ func TestDeadTogether(t *testing.T) {
 		w.send(w.message(sample, "romeo@home.example", fmt.Sprintf("x@far%d.example", i)), false)
 		w.waitState(fmt.Sprintf("x@far%d.example", i), store.Deferred)
 	}
+	until(t, "a dead destination", func() bool {
+		w.sched.mu.Lock()
+		defer w.sched.mu.Unlock()
+		d := w.sched.dest("smtp:relay.example:25")
+		if d.outages == 0 {
+			return false
+		}
+		d.deadUntil = time.Now().Add(time.Hour) // however long the test takes
+		return true
+	})
 	tried := w.legacy.tried()
 	for _, rcpt := range []string{"y@far0.example", "y@new.example"} {
 		w.send(w.message(sample, "romeo@home.example", rcpt), false)

@@ -44,7 +44,7 @@ func senderOf(m *mail.Message) string {
 }
 
 // priorityOf is the priority that counts here: one above 0 only where the client
-// has proven who it is (RFC 6710 section 4.1, item 5).
+// has proven who it is (RFC 6710 section 4.1).
 func priorityOf(m *mail.Message) int {
 	if m.Envelope.Priority == nil {
 		return 0

@@ -66,6 +66,13 @@ func must(t testing.TB, err error) {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
+	return newSiteUnder(t, func(string) (wrap, env []string) { return nil, nil })
+}
+
+// newSiteUnder runs the gateway under a command and with an environment, made
+// for the site's folder.
+func newSiteUnder(t *testing.T, conditions func(dir string) (wrap, env []string)) *site {
+	t.Helper()
 	s := &site{}
 	var err error
 	s.dir, err = harness.ShortDir()
@@ -123,7 +130,9 @@ connections_per_minute = 10000
 	if err != nil {
 		t.Fatalf("user add: %v\n%s", err, out)
 	}
-	must(t, s.gateway.Start(t.Context()))
+	wrap, env := conditions(s.dir)
+	s.gateway.Wrap = wrap
+	must(t, s.gateway.Start(t.Context(), env...))
 	t.Cleanup(func() {
 		if err := s.gateway.Stop(); err != nil {
 			t.Error(err)

@@ -24,6 +24,7 @@ var stepAnswers = []struct{ name, answer string }{
 	{"nonsense", "thanks"},
 	{"an empty line", ""},
 	{"1xx", "150 what"},
+	{"3xx", "334 what"},
 	{"6xx", "650 what"},
 	{"two codes", "MORE\r\n590 b"},
 	{"early", "PROPER\r\n250 2.0.0 early"},

@@ -34,6 +34,11 @@ type Recipient struct {
 	Address  Address `json:"address"`
 	Notify   Notify  `json:"notify,omitempty"`
 	Original string  `json:"orcpt,omitempty"` // ORCPT as "type;address", xtext decoded
+
+	// Verdict is what the recipient's mail client will be shown about who sent
+	// this: Judged.Verdict, kept with the message so that every attempt says
+	// the same. It never comes from outside.
+	Verdict string `json:"verdict,omitempty"`
 }
 
 // DeliverBy is the BY parameter of RFC 2852, made absolute when the message

@@ -44,6 +44,9 @@ type Origin struct {
 	TLS       string    `json:"tls,omitempty"`   // e.g. "TLS1.3 TLS_AES_128_GCM_SHA256", empty without TLS
 	Local     string    `json:"local,omitempty"` // our domain that speaks for a null reverse-path
 	Received  time.Time `json:"received"`
+
+	// Results is Judgement.Results of the message; "" where nobody judged it.
+	Results string `json:"results,omitempty"`
 }
 
 // TransferID returns the id under which a message travels to peers

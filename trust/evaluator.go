@@ -98,7 +98,7 @@ func New(conf Config) *Evaluator {
 // Evaluate finds the evidence for a message. It returns when all of it is
 // there, or DNS time is up; everything that it started has ended then.
 func (e *Evaluator) Evaluate(ctx context.Context, in Input) Evidence {
-	var ev Evidence
+	ev := Evidence{Message: in}
 	if in.Arrival == Unjudged {
 		return ev
 	}

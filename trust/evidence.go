@@ -15,7 +15,8 @@ import (
 // from, method by method. A method that did not apply has the Result "". It
 // judges nothing: that is the verdict's to do.
 type Evidence struct {
-	Judged   bool // false: the message came from a neighbour that tells nothing (Unjudged)
+	Message  Input // what it is about
+	Judged   bool  // false: the message came from a neighbour that tells nothing (Unjudged)
 	Binding  Binding
 	Auth     Auth
 	IPRev    IPRev

@@ -1,0 +1,21 @@
+package mail
+
+// Source is who hands us a message.
+type Source struct {
+	Client  Client  // by SMTP and LMTP
+	Binding Binding // over XMPP; else zero
+	Trusted bool    // a neighbour that may relay: what it brings is other people's
+}
+
+// Judgement is what the evidence for a message comes to.
+type Judgement struct {
+	Results    string   // the Authentication-Results field, its CRLF included; it is the same for all recipients
+	Recipients []Judged // one for each of the envelope's, in their order
+}
+
+// Judged is what the evidence comes to for one recipient.
+type Judged struct {
+	Verdict string   // what the recipient's mail client is shown: "permitted; reason"
+	Forged  bool     // an answer to the reverse-path would go to somebody who has not sent this
+	Refusal *Failure // nil: to be taken
+}

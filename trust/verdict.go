@@ -1,0 +1,204 @@
+package trust
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"mailxmppd/trust/author"
+	"mailxmppd/trust/authres"
+)
+
+// Verdict is what the evidence for a message comes to for one recipient.
+type Verdict string
+
+// The verdicts, the best first.
+const (
+	Permitted     Verdict = "permitted"     // proven, and the recipient wants it; or signed with a key that the recipient knows
+	Authenticated Verdict = "authenticated" // every author is proven by the author's domain
+	Unproven      Verdict = "unproven"      // nothing shows that it is theirs, and nothing that it is not
+	Forged        Verdict = "forged"        // an author's domain has said how to tell its mail, and this is not
+)
+
+// Ruling is a verdict with its reason in words.
+type Ruling struct {
+	Verdict Verdict
+	Reason  string
+	// Open says that DNS or the store could not answer, and that the verdict
+	// might have been a better one otherwise.
+	Open bool
+}
+
+// String is the ruling as the recipient's mail client gets it.
+func (r Ruling) String() string { return string(r.Verdict) + "; " + r.Reason }
+
+// Permit is what the recipient's grants or keys say of all authors of a message.
+type Permit struct {
+	Reason string // also where there is no permit: something to be shown
+	OK     bool
+	Open   bool // it cannot be told now
+}
+
+// Terms are what one recipient has to say about a message.
+type Terms struct {
+	Granted    Permit   // holds for authors who are proven otherwise
+	Keyed      Permit   // a known key has signed: proves the author by itself
+	Ours       string   // it answers mail of the recipient's own: how we know; "" if not
+	Forwarders []string // domains that the recipient trusts to hand on others' mail
+}
+
+// Rule decides. It asks nobody: the same evidence and terms give the same
+// ruling.
+//
+// What comes first decides: nobody has looked; a known key has signed; the
+// mail answers the recipient's own; the authors are proven, by themselves or by
+// a host that is trusted for that, and permitted or not; they are disproven;
+// and else nothing is proven.
+func Rule(ev *Evidence, t Terms) Ruling {
+	switch {
+	case !ev.Judged:
+		return Ruling{Verdict: Unproven, Reason: "not judged"}
+	case t.Keyed.OK:
+		return Ruling{Verdict: Permitted, Reason: t.Keyed.Reason + ev.warning()}
+	case t.Ours != "":
+		return Ruling{Verdict: Permitted, Reason: t.Ours}
+	}
+	by, proven := ev.proof()
+	why, disproven := ev.denial(t.Forwarders)
+	var r Ruling
+	switch {
+	case proven && t.Granted.OK:
+		return Ruling{Verdict: Permitted, Reason: t.Granted.Reason + ", " + by + ev.warning()}
+	case proven:
+		r = Ruling{Verdict: Authenticated, Reason: by, Open: t.Granted.Open || t.Keyed.Open}
+	case disproven:
+		r = Ruling{Verdict: Forged, Reason: why, Open: t.Keyed.Open}
+	default:
+		r = Ruling{Verdict: Unproven, Reason: ev.doubt(t.Forwarders)}
+		r.Open = t.Keyed.Open || ev.open() && (t.Granted.OK || t.Granted.Open)
+	}
+	if t.Keyed.Reason != "" { // of a key that is missing or wrong
+		r.Reason += ", " + t.Keyed.Reason
+	}
+	if t.Granted.Reason != "" && !t.Granted.OK { // of a grant that has run out; one that holds is not this author's
+		r.Reason += ", " + t.Granted.Reason
+	}
+	r.Reason += ev.warning()
+	return r
+}
+
+// proof tells what shows that all authors are who they say they are. A message
+// of which nobody can say who the author is has no proof.
+func (ev *Evidence) proof() (by string, ok bool) {
+	if by, ok = ev.Proven(); ok {
+		return "proven by " + by, true
+	}
+	if !ev.readable() {
+		return "", false
+	}
+	switch {
+	case ev.Auth.Result == authres.Pass: // whose authors were checked when it was submitted
+		return "submitted by our user " + ev.Auth.User, true
+	case ev.Carrier.Secondary && ev.vouched(ev.Carrier.Results):
+		return "as our own host before us has found", true
+	case ev.ARC.Trusted && ev.vouched(ev.ARC.Results):
+		return "as " + ev.ARC.Sealer + ", which is trusted, has found", true
+	}
+	return "", false
+}
+
+// vouched reports whether somebody's results prove every author.
+func (ev *Evidence) vouched(results []authres.Method) bool {
+	for _, domain := range ev.From.Domains() {
+		if !slices.ContainsFunc(results, func(m authres.Method) bool {
+			return m.Name == "dmarc" && m.Result == authres.Pass && strings.EqualFold(m.Prop("header", "from"), domain)
+		}) {
+			return false
+		}
+	}
+	return len(ev.From.Domains()) > 0
+}
+
+// readable reports whether every reader finds the same authors.
+func (ev *Evidence) readable() bool {
+	return len(ev.From.Authors) > 0 && !ev.From.Has(author.SeveralFields) && !ev.From.Has(author.EncodedAddress)
+}
+
+// denial tells why an author cannot be who he says he is. Whoever is trusted to
+// hand on mail of others breaks their proofs in doing so (RFC 7960 section 4),
+// which then shows nothing.
+func (ev *Evidence) denial(forwarders []string) (why string, ok bool) {
+	if why, ok = ev.Disproven(); !ok {
+		return "", false
+	}
+	if ev.Carrier.Secondary { // the client's address, hence SPF, is known to the secondary alone
+		return "our own host before us has found it forged", slices.ContainsFunc(ev.Carrier.Results, func(m authres.Method) bool {
+			return m.Name == "dmarc" && m.Result == authres.Fail
+		})
+	}
+	if ev.handedOnBy(forwarders) != "" || ev.ARC.Trusted && ev.vouched(ev.ARC.Results) {
+		return "", false
+	}
+	return why, true
+}
+
+// handedOnBy is the domain that handed the message on and is trusted for that,
+// by the operator or by the recipient.
+func (ev *Evidence) handedOnBy(forwarders []string) string {
+	if ev.Carrier.Trusted != "" {
+		return ev.Carrier.Trusted
+	}
+	for _, domain := range forwarders {
+		if _, ok := ev.ForwardedBy(domain); ok {
+			return domain
+		}
+	}
+	return ""
+}
+
+// open reports whether a proof may be there that DNS could not show now.
+func (ev *Evidence) open() bool {
+	if ev.Sends.Result == authres.TempError || ev.MailFrom.Result == authres.TempError {
+		return true
+	}
+	for _, d := range ev.DMARC {
+		if d.Result == authres.TempError {
+			return true
+		}
+	}
+	for _, s := range ev.DKIM {
+		if s.Result == authres.TempError {
+			return true
+		}
+	}
+	return false
+}
+
+// doubt says why nothing is proven.
+func (ev *Evidence) doubt(forwarders []string) string {
+	switch {
+	case ev.Header != nil:
+		return "the header cannot be checked"
+	case !ev.readable():
+		return "it cannot be told who the author is"
+	case ev.open():
+		return "it cannot be told now who sent this"
+	}
+	if domain := ev.handedOnBy(forwarders); domain != "" {
+		return "handed on by " + domain + ", which is trusted for that"
+	}
+	if domains := ev.From.Domains(); len(domains) > 0 {
+		return fmt.Sprintf("nothing proves that this is from %s", domains[0])
+	}
+	return "nothing proves who sent this"
+}
+
+// warning tells of what a person could be deceived by although the rest is
+// true.
+func (ev *Evidence) warning() string {
+	out := ""
+	for _, p := range ev.From.Problems {
+		out += ", " + string(p)
+	}
+	return out
+}

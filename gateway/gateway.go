@@ -116,13 +116,11 @@ type Config struct {
 }
 
 const (
-	leaseTime     = 2 * time.Minute  // of an attempt, renewed while it runs
 	attemptLimit  = 30 * time.Minute // the longest attempt
 	checkTimeout  = 3 * time.Second  // for asking a peer or neighbour at RCPT time
 	verdictTTL    = 5 * time.Minute  // how long a recipient's existence is remembered
 	refusalTTL    = 30 * time.Second // and that it does not exist
 	verdictMemory = 20_000           // recipients remembered
-	maintainEvery = time.Minute      // how often the store is rid of what has outlived its time
 )
 
 // Gateway carries messages. Make it with New, start it with Run.

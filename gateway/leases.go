@@ -23,7 +23,7 @@ func keyOf(l store.Lease) leaseKey {
 // keepLeases renews the leases in work; an attempt whose lease is lost is cut
 // short, since it could no longer be settled.
 func (s *scheduler) keepLeases(ctx context.Context) {
-	ticker := time.NewTicker(renewEvery)
+	ticker := time.NewTicker(leaseTime / 4)
 	defer ticker.Stop()
 	for {
 		select {
@@ -47,7 +47,7 @@ func (s *scheduler) renew(ctx context.Context) {
 	if len(leases) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, renewEvery)
+	ctx, cancel := context.WithTimeout(ctx, leaseTime/4)
 	defer cancel()
 	lost, err := s.g.Store.Renew(ctx, leases, leaseTime)
 	if err != nil {

@@ -14,7 +14,6 @@ const (
 	claimBatch = 8                // leases taken from the store at once
 	pollEvery  = 30 * time.Second // the safety net behind Wake
 	minWait    = 50 * time.Millisecond
-	renewEvery = leaseTime / 4
 )
 
 // errStopped is the cause of an attempt's end when the program stops.

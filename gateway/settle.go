@@ -12,9 +12,6 @@ import (
 	"mailxmppd/store"
 )
 
-// patience is for how long a store that fails is asked again to settle.
-const patience = 2 * leaseTime
-
 // settle records what an attempt came to together with the DSNs that follow
 // from it. A store that does not answer is asked again for as long as retry
 // says; after that the lease runs out and the deliveries are tried anew. It says

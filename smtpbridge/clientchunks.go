@@ -61,6 +61,7 @@ func (hc *hopConn) sendChunks(a mail.Attempt) *mail.Failure {
 			return hc.contentFailure(err)
 		}
 		if left == 0 {
+			faults.Point("smtp.after-dot")
 			hc.broken = false
 			return nil
 		}

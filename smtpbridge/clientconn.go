@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"mailxmppd/mail"
+	"mailxmppd/mail/faults"
 )
 
 const (
@@ -70,6 +71,7 @@ func (c *Client) dialAs(ctx context.Context, h Hop, p place, plan tlsPlan) (*hop
 		return nil, noAnswer(p.host, err)
 	}
 	c.failed.reached(p.addr)
+	faults.Point("smtp.dialled")
 	hc := &hopConn{raw: nc, times: c.cfg.Timeouts, host: p.host, lmtp: h.Protocol == ProtocolLMTP}
 	hc.over(nc)
 	stop := context.AfterFunc(ctx, hc.abort)

@@ -73,6 +73,7 @@ func (hc *hopConn) deliver(a mail.Attempt) (outcomes []mail.Outcome, p passage) 
 		t.failOpen(hc.earlyRefusal(err))
 		return hc.outcomes(t), p
 	}
+	faults.Point("smtp.recipients-taken")
 	send := hc.sendContent
 	if chunked {
 		send = hc.sendChunks
@@ -222,6 +223,7 @@ func (hc *hopConn) sendContent(a mail.Attempt) *mail.Failure {
 	if err != nil {
 		return hc.contentFailure(err)
 	}
+	faults.Point("smtp.after-dot")
 	hc.broken = false
 	return nil
 }

@@ -133,7 +133,9 @@ func (s *session) handOver(ctx context.Context, m *mail.Message) bool {
 		}
 	}
 	faults.Point("smtp.before-reply")
-	return s.out.flush() == nil
+	err := s.out.flush()
+	faults.Point("smtp.replied")
+	return err == nil
 }
 
 // replyAll gives the one reply to content, or for LMTP the same to every

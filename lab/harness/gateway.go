@@ -5,6 +5,7 @@ package harness
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,6 +61,7 @@ type Spec struct {
 	DNS        string            // address of the name server; "" for none that answers
 	Store      string            // URL
 	Schema     string            // Postgres
+	Node       string            // Postgres; "" for "lab"
 	Deliver    string            // hop URL of the final delivery
 	SMTP, XMPP string            // addresses, from FreeAddrs
 	Peers      map[string]string // domain -> address of its streams
@@ -95,7 +97,7 @@ func (s Spec) toml(cert, key string) string {
 	fmt.Fprintf(&b, "[[listener]]\nkind = \"relay\"\naddress = %q\ntls = \"none\"\ntrusted = [\"127.0.0.0/8\"]\n", s.SMTP)
 	fmt.Fprintf(&b, "[store]\nurl = %q\n", s.Store)
 	if s.Schema != "" {
-		fmt.Fprintf(&b, "schema = %q\nnode = \"lab\"\n", s.Schema)
+		fmt.Fprintf(&b, "schema = %q\nnode = %q\n", s.Schema, cmp.Or(s.Node, "lab"))
 	}
 	fmt.Fprintf(&b, "[dns]\nservers = [%q]\n[tls]\nroots = %q\n[admin]\nsocket = %q\n", s.DNS, s.CA.File, filepath.Join(s.Dir, "admin.sock"))
 	for domain, addr := range s.Peers {

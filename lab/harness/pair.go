@@ -11,6 +11,7 @@ type Side struct {
 	Domain string
 	Store  string // URL
 	Schema string // Postgres
+	Node   string // Postgres; "" for "lab"
 }
 
 // NewPair configures two gateways on free ports, in folders below s.Dir; of s,
@@ -23,7 +24,7 @@ func NewPair(s Spec, a, b Side) (*Pair, error) {
 	gatewayOf := func(own, other Side, smtp, xmpp, otherXMPP string) (*Gateway, error) {
 		g := s
 		g.Dir = filepath.Join(s.Dir, own.Domain)
-		g.Domain, g.Store, g.Schema, g.SMTP, g.XMPP = own.Domain, own.Store, own.Schema, smtp, xmpp
+		g.Domain, g.Store, g.Schema, g.Node, g.SMTP, g.XMPP = own.Domain, own.Store, own.Schema, own.Node, smtp, xmpp
 		g.Peers = map[string]string{other.Domain: otherXMPP}
 		return NewGateway(g)
 	}

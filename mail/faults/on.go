@@ -1,10 +1,17 @@
 //go:build faults
 
-// Package faults marks the points at which the tests kill the process: with
-// MAILXMPPD_STOP_AT=<point>:<n> the n-th passage of that point (1 is the
-// first) prints "stopped at <point>" on standard error and waits for ever, so
-// that the test can send SIGKILL. MAILXMPPD_POINTS=<file> appends the name of
-// every point passed.
+// Package faults marks the points at which the tests kill, pause or slow the
+// process, by its environment:
+//
+//	MAILXMPPD_STOP_AT=<point>:<n>      the n-th passage (1 is the first) prints
+//	                                   "stopped at <point>" on standard error and
+//	                                   waits for ever, so that the test can send
+//	                                   SIGKILL; nobody passes another point then
+//	MAILXMPPD_PAUSE_AT=<point>:<n>     the n-th passage prints "paused at <point>"
+//	                                   and sends the process SIGSTOP: it goes on
+//	                                   with SIGCONT
+//	MAILXMPPD_SLOW_AT=<point>:<time>   every passage takes so long
+//	MAILXMPPD_POINTS=<file>            the name of every point passed is appended
 package faults
 
 import (
@@ -13,6 +20,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
+	"time"
 )
 
 var passed struct {
@@ -22,6 +31,10 @@ var passed struct {
 
 // Point is a place at which a crash must lose nothing.
 func Point(name string) {
+	if at, value := asked("MAILXMPPD_SLOW_AT"); at == name {
+		d, _ := time.ParseDuration(value) // what is no time is none
+		time.Sleep(d)
+	}
 	passed.Lock()
 	defer passed.Unlock() // while stopped nobody else passes a point either
 	if passed.count == nil {
@@ -31,11 +44,30 @@ func Point(name string) {
 	if file := os.Getenv("MAILXMPPD_POINTS"); file != "" && passed.count[name] == 1 {
 		note(file, name)
 	}
-	want, nth, _ := strings.Cut(os.Getenv("MAILXMPPD_STOP_AT"), ":")
-	if n, _ := strconv.Atoi(nth); want == name && passed.count[name] == n {
+	if isAt("MAILXMPPD_STOP_AT", name) {
 		fmt.Fprintf(os.Stderr, "stopped at %s\n", name)
 		select {}
 	}
+	if isAt("MAILXMPPD_PAUSE_AT", name) {
+		fmt.Fprintf(os.Stderr, "paused at %s\n", name)
+		syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+	}
+}
+
+// asked reads "<point>:<value>" from a variable.
+func asked(variable string) (point, value string) {
+	point, value, _ = strings.Cut(os.Getenv(variable), ":")
+	return point, value
+}
+
+// isAt reports whether this is the passage that a variable names.
+func isAt(variable, name string) bool {
+	point, nth := asked(variable)
+	if point != name {
+		return false
+	}
+	n, err := strconv.Atoi(nth)
+	return err == nil && passed.count[name] == n
 }
 
 func note(file, name string) {

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"mailxmppd/mail"
+	"mailxmppd/mail/faults"
 	"mailxmppd/store"
 )
 
@@ -111,9 +112,11 @@ func (s *Store) Claim(ctx context.Context, n int, lease time.Duration, busy []st
 		perDest = n
 	}
 	c := claim{s: s, n: n, lease: lease, busy: busy, perDest: perDest, window: max(minWindow, 4*n)}
+	faults.Point("store.claim.before-commit")
 	if err := c.byTime(ctx); err != nil {
 		return nil, fmt.Errorf("claim deliveries: %w", failed(err))
 	}
+	faults.Point("store.claim.after-commit")
 	return c.leases, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"mailxmppd/mail/faults"
 	"mailxmppd/store"
 )
 
@@ -78,10 +79,12 @@ func removals(r store.Retention) []struct {
 // Maintain implements store.Store.
 func (s *Store) Maintain(ctx context.Context, r store.Retention) (more bool, err error) {
 	for _, step := range removals(r) {
+		faults.Point("store.remove.before-commit")
 		tag, err := s.pool.Exec(ctx, step.sql, maintainBatch, step.age)
 		if err != nil {
 			return false, fmt.Errorf("remove %s: %w", step.what, failed(err))
 		}
+		faults.Point("store.remove.after-commit")
 		more = more || tag.RowsAffected() >= maintainBatch
 	}
 	return more, nil

@@ -170,6 +170,7 @@ func (s *Store) upload(ctx context.Context, c mail.Content) (id int64, err error
 		if err := readPiece(r, p); err != nil {
 			return 0, err
 		}
+		faults.Point("store.stage.before-commit")
 		err := s.sendUnflushed(ctx, func(b *pgx.Batch) {
 			b.Queue(`WITH u AS (UPDATE uploads SET touched_at = now() WHERE content_id = $1 RETURNING content_id)
 				INSERT INTO content (content_id, start, data) SELECT content_id, $2, $3 FROM u`, id, start, p)
@@ -177,6 +178,7 @@ func (s *Store) upload(ctx context.Context, c mail.Content) (id int64, err error
 		if err != nil {
 			return 0, failed(err)
 		}
+		faults.Point("store.stage.after-commit")
 		start += int64(len(p))
 	}
 	return id, mustEnd(r)

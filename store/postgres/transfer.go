@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"mailxmppd/mail"
+	"mailxmppd/mail/faults"
 	"mailxmppd/store"
 )
 
@@ -129,6 +130,7 @@ func (s *Store) TransferBegin(ctx context.Context, k store.TransferKey, h store.
 		}
 		// Drawn anew, never counted: a transfer that is begun once more after
 		// an abort must not bring an old token back to life.
+		faults.Point("store.transfer.before-commit")
 		if t.Open {
 			return tx.QueryRow(ctx, `UPDATE transfers SET touched_at = now(), turn = nextval('content_ids')
 				WHERE domain = $1 AND local = $2 AND tid = $3 RETURNING turn, next`, k.Domain, k.Local, k.ID).Scan(&t.Turn, &t.Next)
@@ -171,11 +173,13 @@ func (s *Store) Append(ctx context.Context, k store.TransferKey, offset int64, p
 	}
 	var done bool
 	var size, turn int64
+	faults.Point("store.transfer.before-commit")
 	err = s.sendUnflushed(ctx, func(b *pgx.Batch) {
 		b.Queue(appendPieces, k.Domain, k.Local, k.ID, offset, int64(len(p)), starts, pieces, k.Turn).QueryRow(func(row pgx.Row) error { return row.Scan(&done) })
 		b.Queue(`SELECT next, size, turn FROM transfers WHERE domain = $1 AND local = $2 AND tid = $3`, k.Domain, k.Local, k.ID).
 			QueryRow(func(row pgx.Row) error { return row.Scan(&next, &size, &turn) })
 	})
+	faults.Point("store.transfer.after-commit")
 	switch {
 	case err != nil:
 		return 0, failed(err)

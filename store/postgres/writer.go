@@ -243,6 +243,7 @@ func passedPoints(group []*op) []string {
 		{"store.put", func(o *op) bool { return o.put != nil }},
 		{"store.accept", func(o *op) bool { return o.accept != nil }},
 		{"store.settle", func(o *op) bool { return o.settle != nil }},
+		{"store.begin", func(o *op) bool { return o.begin != nil }},
 	} {
 		if len(chosen(group, k.is)) > 0 {
 			names = append(names, k.name)

@@ -24,7 +24,7 @@ const (
 func (s *Store) BeginAttempt(ctx context.Context, l store.Lease, way store.Way) (store.Lease, error) {
 	begun := l
 	begun.Way = way
-	err := s.writer.do(ctx, plain, 0, func(c *conn) error {
+	err := s.writer.do(ctx, beginning, 0, func(c *conn) error {
 		begun.Deliveries = make([]store.Delivery, len(l.Deliveries))
 		copy(begun.Deliveries, l.Deliveries)
 		now := s.now()

@@ -32,7 +32,7 @@ func (s *Store) Claim(ctx context.Context, n int, lease time.Duration, busy []st
 		return nil, nil
 	}
 	p := newPicking(n, busy, perDest)
-	err = s.writer.do(ctx, plain, 0, func(c *conn) error {
+	err = s.writer.do(ctx, claiming, 0, func(c *conn) error {
 		leases = nil
 		p.reset()
 		now := s.now()
@@ -56,7 +56,7 @@ func (s *Store) Claim(ctx context.Context, n int, lease time.Duration, busy []st
 		return leases, err
 	}
 	var more []store.Lease
-	err = s.writer.do(ctx, plain, 0, func(c *conn) (err error) {
+	err = s.writer.do(ctx, claiming, 0, func(c *conn) (err error) {
 		now := s.now()
 		more, err = claimGroups(c, p.groups, now, now+millis(lease))
 		return err

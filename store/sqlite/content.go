@@ -44,7 +44,7 @@ func (s *Store) stage(ctx context.Context, d *draft) error {
 		p := piece[:min(left, store.PieceSize)]
 		err := readPiece(r, p, left)
 		if err == nil {
-			err = s.writer.do(ctx, lazy, len(p), func(c *conn) error { return stagePiece(c, d.content, n, p) })
+			err = s.writer.do(ctx, staging, len(p), func(c *conn) error { return stagePiece(c, d.content, n, p) })
 		}
 		if err != nil {
 			s.unstage(d)
@@ -113,7 +113,7 @@ func (s *Store) sweep(ctx context.Context, content int64) bool {
 	}
 	first, last := pieceKeys(content)
 	for gone := false; !gone; {
-		err := s.writer.do(ctx, lazy, 0, func(c *conn) error {
+		err := s.writer.do(ctx, sweeping, 0, func(c *conn) error {
 			gone = true
 			r, err := c.first("SELECT content FROM loose WHERE content = ?", content)
 			if err != nil || r == nil {

@@ -32,7 +32,7 @@ func (s *Store) Maintain(ctx context.Context, r store.Retention) (more bool, err
 // expireAcceptances looks at the oldest ones only: their keys are in the order
 // of time.
 func (s *Store) expireAcceptances(ctx context.Context, before int64) (more bool, err error) {
-	err = s.writer.do(ctx, plain, 0, func(c *conn) error {
+	err = s.writer.do(ctx, removing, 0, func(c *conn) error {
 		n, err := c.exec(`DELETE FROM acceptances WHERE delivery IN
 			(SELECT delivery FROM acceptances ORDER BY delivery LIMIT ?) AND at < ?`, maintainStep, before)
 		more = n == maintainStep
@@ -42,7 +42,7 @@ func (s *Store) expireAcceptances(ctx context.Context, before int64) (more bool,
 }
 
 func (s *Store) expireTransfers(ctx context.Context, before int64) (more bool, err error) {
-	err = s.writer.do(ctx, plain, 0, func(c *conn) error {
+	err = s.writer.do(ctx, removing, 0, func(c *conn) error {
 		var old []store.TransferKey
 		err := c.query("SELECT domain, local, tid FROM transfers WHERE touched < ? LIMIT ?", []any{before, maintainStep}, func(r row) error {
 			old = append(old, store.TransferKey{Domain: r.text(0), Local: r.text(1), ID: r.text(2)})
@@ -69,7 +69,7 @@ func (s *Store) expireTransfers(ctx context.Context, before int64) (more bool, e
 // expireDropped gives up the content of messages that were dropped, where
 // nothing else of them is open.
 func (s *Store) expireDropped(ctx context.Context, before int64) (more bool, err error) {
-	err = s.writer.do(ctx, plain, 0, func(c *conn) error {
+	err = s.writer.do(ctx, removing, 0, func(c *conn) error {
 		var old [][3]int64
 		err := c.query("SELECT num, content, size FROM messages WHERE dropped > 0 AND dropped < ? ORDER BY dropped LIMIT ?",
 			[]any{before, maintainStep}, func(r row) error {
@@ -103,7 +103,7 @@ const oldMessages = `SELECT num, NOT EXISTS
 // the few that are kept although old are passed over.
 func (s *Store) expireTraces(ctx context.Context, before int64) (more bool, err error) {
 	var at int64
-	err = s.writer.do(ctx, plain, 0, func(c *conn) error {
+	err = s.writer.do(ctx, removing, 0, func(c *conn) error {
 		var old []int64
 		at = 0
 		looked := 0

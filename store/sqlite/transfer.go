@@ -76,7 +76,7 @@ func (s *Store) Lookup(ctx context.Context, k store.TransferKey) (t store.Transf
 
 // TransferBegin implements store.Transfers.
 func (s *Store) TransferBegin(ctx context.Context, k store.TransferKey, h store.ContentHash) (t store.Transfer, err error) {
-	err = s.writer.do(ctx, lazy, 0, func(c *conn) (err error) {
+	err = s.writer.do(ctx, receiving, 0, func(c *conn) (err error) {
 		if t, _, err = find(c, k); err != nil {
 			return err
 		}
@@ -101,7 +101,7 @@ func (s *Store) TransferBegin(ctx context.Context, k store.TransferKey, h store.
 
 // Append implements store.Transfers.
 func (s *Store) Append(ctx context.Context, k store.TransferKey, offset int64, p []byte) (next int64, err error) {
-	err = s.writer.do(ctx, lazy, len(p), func(c *conn) error {
+	err = s.writer.do(ctx, receiving, len(p), func(c *conn) error {
 		o, err := findOpen(c, k)
 		if err != nil {
 			return err

@@ -52,22 +52,44 @@ const (
 type kind int
 
 const (
-	plain   kind = iota
-	lazy         // need not be durable before the next op that is not lazy
-	putting      // these three take or end responsibility for a message
+	plain     kind = iota
+	lazy           // need not be durable before the next op that is not lazy
+	staging        // lazy too: pieces of content that nothing refers to yet
+	receiving      // lazy too: an open transfer and its chunks
+	sweeping       // lazy too: pieces of content that nothing refers to any more
+	putting        // these three take or end responsibility for a message
 	taking
 	settling
+	claiming
+	beginning // an attempt
+	removing  // what has outlived its time
 )
+
+// durable reports whether a kind's commits must be flushed before they are
+// answered.
+func (k kind) durable() bool { return k == plain || k > sweeping }
 
 // points names the stop points around the commit of an op; "" for none.
 func (k kind) points() (before, after string) {
 	switch k {
+	case staging:
+		return "store.stage.before-commit", "store.stage.after-commit"
+	case receiving:
+		return "store.transfer.before-commit", "store.transfer.after-commit"
+	case sweeping:
+		return "store.sweep.before-commit", "store.sweep.after-commit"
 	case putting:
 		return "store.put.before-commit", "store.put.after-commit"
 	case taking:
 		return "store.accept.before-commit", "store.accept.after-commit"
 	case settling:
 		return "store.settle.before-commit", "store.settle.after-commit"
+	case claiming:
+		return "store.claim.before-commit", "store.claim.after-commit"
+	case beginning:
+		return "store.begin.before-commit", "store.begin.after-commit"
+	case removing:
+		return "store.remove.before-commit", "store.remove.after-commit"
 	}
 	return "", ""
 }
@@ -241,7 +263,7 @@ func (w *writer) transaction(group []*op) (spoilt bool, err error) {
 func (w *writer) setLevel(group []*op) error {
 	flushed, level := levels()
 	for _, o := range group {
-		if o.kind != lazy {
+		if o.kind.durable() {
 			level = flushed
 		}
 	}

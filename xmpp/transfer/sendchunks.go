@@ -160,6 +160,7 @@ func (t *attempt) commit(ctx context.Context) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
+	faults.Point("xmpp.before-commit")
 	return t.request(ctx, "set", payload, t.a.Transfer)
 }
 

@@ -185,6 +185,7 @@ func (r *request) getReady(ctx context.Context, s *slot, o *offer, known store.T
 	}
 	s.open.scan, s.open.turn = scan, at.Turn
 	s.wake()
+	faults.Point("xmpp.opened")
 	return r.readyAt(o.tid, at.Next, rcpts), nil
 }
 

@@ -127,6 +127,11 @@ func (f *fakeStore) Release(_ context.Context, domain string) (int, error) {
 // start serves a store on a socket of its own and counts calls of onChange.
 func start(t *testing.T, st Store) (path string, changes *atomic.Int32) {
 	t.Helper()
+	return startAllowed(t, st, Operator{})
+}
+
+func startAllowed(t *testing.T, st Store, o Operator) (path string, changes *atomic.Int32) {
+	t.Helper()
 	path = filepath.Join(shortDir(t), "admin.sock")
 	ln, err := Listen(path)
 	if err != nil {
@@ -134,6 +139,7 @@ func start(t *testing.T, st Store) (path string, changes *atomic.Int32) {
 	}
 	changes = &atomic.Int32{}
 	s := New(st, slog.New(slog.DiscardHandler), func() { changes.Add(1) })
+	s.Allow(o)
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(ln) }()
 	t.Cleanup(func() {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"syscall"
 	"time"
 
@@ -25,21 +26,27 @@ var ErrNotRunning = errors.New("no gateway is running here")
 
 // Client works on the queue and the users of a running gateway. It is safe for concurrent
 // use. Errors: ErrNotRunning, store.ErrNotFound, or the gateway's own words.
-type Client struct{ http http.Client }
+type Client struct {
+	http    http.Client
+	patient http.Client // for what goes over the whole store
+}
 
 // NewClient makes a client for the socket at path; it connects when used.
 func NewClient(path string) *Client {
 	dialer := net.Dialer{Timeout: 5 * time.Second}
-	return &Client{http: http.Client{
-		Timeout: 2 * requestTimeout,
-		Transport: &http.Transport{
-			DisableKeepAlives:     true,
-			ResponseHeaderTimeout: requestTimeout + 5*time.Second,
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return dialer.DialContext(ctx, "unix", path)
+	within := func(timeout time.Duration) http.Client {
+		return http.Client{
+			Timeout: 2 * timeout,
+			Transport: &http.Transport{
+				DisableKeepAlives:     true,
+				ResponseHeaderTimeout: timeout + 5*time.Second,
+				DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+					return dialer.DialContext(ctx, "unix", path)
+				},
 			},
-		},
-	}}
+		}
+	}
+	return &Client{http: within(requestTimeout), patient: within(longTimeout)}
 }
 
 // Health asks how the gateway is.
@@ -56,24 +63,29 @@ func (c *Client) Counters(ctx context.Context) (parts map[string]map[string]any,
 
 // Release is Store's.
 func (c *Client) Release(ctx context.Context, domain string) (int, error) {
-	return c.count(ctx, "/release", url.Values{"domain": {domain}})
+	var n Count
+	err := c.do(ctx, http.MethodPost, "/release", url.Values{"domain": {domain}}, nil, &n)
+	return n.Deliveries, err
 }
 
-func (c *Client) count(ctx context.Context, path string, q url.Values) (int, error) {
-	var n Count
-	err := c.do(ctx, http.MethodPost, path, q, nil, &n)
-	return n.Deliveries, err
+// long asks for what goes over the whole store.
+func (c *Client) long(ctx context.Context, path string, q url.Values, v any) error {
+	return send(ctx, &c.patient, http.MethodPost, path, q, nil, v)
 }
 
 // do sends one request, with a body where there is one, and reads its answer
 // into v.
 func (c *Client) do(ctx context.Context, method, path string, q url.Values, content []byte, v any) error {
+	return send(ctx, &c.http, method, path, q, content, v)
+}
+
+func send(ctx context.Context, client *http.Client, method, path string, q url.Values, content []byte, v any) error {
 	u := url.URL{Scheme: "http", Host: "gateway", Path: path, RawQuery: q.Encode()}
 	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(content))
 	if err != nil {
 		return fmt.Errorf("admin socket: %w", err)
 	}
-	resp, err := c.http.Do(req)
+	resp, err := client.Do(req)
 	switch {
 	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED):
 		return ErrNotRunning
@@ -88,7 +100,7 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, cont
 	case len(body) > maxAnswer:
 		return fmt.Errorf("admin socket: answer longer than %d octets", maxAnswer)
 	case resp.StatusCode == http.StatusNotFound:
-		return store.ErrNotFound
+		return notFound(body)
 	}
 	if resp.StatusCode != http.StatusOK {
 		var f Fault
@@ -105,4 +117,14 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, cont
 		return fmt.Errorf("admin socket: %w", err)
 	}
 	return nil
+}
+
+// notFound is store.ErrNotFound with what the gateway says beyond it.
+func notFound(body []byte) error {
+	var f Fault
+	json.Unmarshal(body, &f) // of no Fault nothing is said
+	if more, ok := strings.CutPrefix(f.Error, store.ErrNotFound.Error()+": "); ok {
+		return fmt.Errorf("%w: %s", store.ErrNotFound, mail.Sanitise(more))
+	}
+	return store.ErrNotFound
 }

@@ -64,6 +64,11 @@ func (c *Client) Restore(ctx context.Context, sel store.Selection) (int, error) 
 	return c.act(ctx, "restore", sel, nil)
 }
 
+// Fail is Operator's.
+func (c *Client) Fail(ctx context.Context, id mail.ID, n int, by, text string) (int, error) {
+	return c.act(ctx, "fail", store.One(id, n, by), url.Values{"text": {text}})
+}
+
 // act asks for a verb.
 func (c *Client) act(ctx context.Context, verb string, sel store.Selection, more url.Values) (int, error) {
 	path, q := "/queue/"+verb, valuesOf(sel.Filter)
@@ -80,5 +85,11 @@ func (c *Client) act(ctx context.Context, verb string, sel store.Selection, more
 	for name, values := range more {
 		q[name] = values
 	}
-	return c.count(ctx, path, q)
+	var count Count
+	if sel.ID == "" {
+		err := c.long(ctx, path, q, &count)
+		return count.Deliveries, err
+	}
+	err := c.do(ctx, http.MethodPost, path, q, nil, &count)
+	return count.Deliveries, err
 }

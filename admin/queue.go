@@ -68,6 +68,13 @@ func (s *Server) act(ctx context.Context, r *http.Request) (any, error) {
 		do, makesDue = s.store.Hold, false
 	case "drop":
 		do, makesDue = s.store.Drop, false
+	case "fail":
+		if sel.ID == "" || s.operator.Fail == nil {
+			return nil, badRequest{"fail is for one message at a time, of a gateway that runs"}
+		}
+		do, makesDue = func(ctx context.Context, sel store.Selection) (int, error) {
+			return s.operator.Fail(ctx, sel.ID, sel.N, sel.By, mail.Sanitise(r.URL.Query().Get("text")))
+		}, false
 	default:
 		return nil, badRequest{fmt.Sprintf("no such verb: %q", mail.Sanitise(verb))}
 	}

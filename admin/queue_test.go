@@ -2,12 +2,15 @@ package admin
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"mailxmppd/mail"
 	"mailxmppd/store"
 )
 
@@ -75,5 +78,57 @@ func TestNoChoice(t *testing.T) {
 	}
 	if st.acted.Load() != nil {
 		t.Errorf("done all the same: %+v", *st.acted.Load())
+	}
+}
+
+// TestOperator: what the gateway does for operators arrives as it was asked
+// for; without a gateway it is refused.
+func TestOperator(t *testing.T) {
+	st := &fakeStore{}
+	path, _ := start(t, st)
+	c := NewClient(path)
+	if _, err := c.Fail(t.Context(), present, 1, "ann", "x"); err == nil || !strings.Contains(err.Error(), "one message at a time, of a gateway that runs") {
+		t.Errorf("fail: %v", err)
+	}
+	if err := c.Backup(t.Context(), "/somewhere"); err == nil || !strings.Contains(err.Error(), "tools for its backup") {
+		t.Errorf("backup: %v", err)
+	}
+	var asked []string
+	path, changes := startAllowed(t, st, Operator{
+		Fail: func(_ context.Context, id mail.ID, n int, by, text string) (int, error) {
+			asked = append(asked, fmt.Sprintf("fail %s.%d for %s: %s", id, n, by, text))
+			if id == absent {
+				return 0, fmt.Errorf("%w: long gone\x1b", store.ErrNotFound)
+			}
+			return 2, nil
+		},
+		Backup: func(ctx context.Context, file string) error {
+			left, ok := ctx.Deadline()
+			asked = append(asked, fmt.Sprintf("backup %s %v", file, ok && time.Until(left) > requestTimeout))
+			if file == "/full" {
+				return store.ErrFull
+			}
+			return nil
+		},
+	})
+	c = NewClient(path)
+	if n, err := c.Fail(t.Context(), present, -1, "ann & co", "no such\nplace"); n != 2 || err != nil {
+		t.Errorf("fail: %d, %v", n, err)
+	}
+	if _, err := c.Fail(t.Context(), absent, 3, "", ""); !errors.Is(err, store.ErrNotFound) || err.Error() != "not found: long gone" {
+		t.Errorf("fail: %v", err)
+	}
+	if err := c.Backup(t.Context(), "/b & c"); err != nil {
+		t.Errorf("backup: %v", err)
+	}
+	if err := c.Backup(t.Context(), "/full"); err == nil || !strings.Contains(err.Error(), "store is full") {
+		t.Errorf("backup: %v", err)
+	}
+	if err := c.Backup(t.Context(), "relative"); err == nil || !strings.Contains(err.Error(), "no absolute path") {
+		t.Errorf("backup: %v", err)
+	}
+	want := []string{"fail " + string(present) + ".-1 for ann & co: no such place", "fail " + string(absent) + ".3 for : ", "backup /b & c true", "backup /full true"}
+	if !reflect.DeepEqual(asked, want) || changes.Load() != 0 {
+		t.Errorf("asked for %q", asked)
 	}
 }

@@ -10,8 +10,10 @@
 //	POST /queue/{id}/hold?n=      keep from being tried; unhold ends that
 //	POST /queue/{id}/redirect?n=&next=   send to another next hop
 //	POST /queue/{id}/drop?n=      end without a DSN; restore brings it back
+//	POST /queue/{id}/fail?n=&text=  end with a DSN
 //	POST /queue/{verb}?domain=...     the same to all of a choice, or with everything=true
 //	POST /release?domain=         make what waits for a domain due now
+//	POST /backup?file=            write what the store holds into a new file
 //	GET  /users                   who may submit mail
 //	GET  /user?name=              one of them
 //	PUT  /user                    store one: the body is a store.User
@@ -43,6 +45,7 @@ import (
 // Bounds of a request.
 const (
 	requestTimeout = 30 * time.Second
+	longTimeout    = time.Hour // of what goes over the whole store
 	maxHeader      = 16 << 10
 	maxBody        = 256 << 10
 	maxList        = 10_000
@@ -81,9 +84,20 @@ type Server struct {
 	log      *slog.Logger
 	onChange func()
 	counters func() map[string]any
+	operator Operator
 	began    time.Time
 	slots    chan struct{}
 	http     http.Server
+}
+
+// Operator is what the running gateway does at an operator's request beyond
+// what a store can. Its functions are safe for concurrent use; nil: not here.
+type Operator struct {
+	// Fail ends open deliveries of a message, or the n-th one if n >= 0, with a
+	// DSN of that text ("" for the gateway's own words), and says how many.
+	Fail func(ctx context.Context, id mail.ID, n int, by, text string) (int, error)
+	// Backup writes what the store holds into a new file.
+	Backup func(ctx context.Context, file string) error
 }
 
 // New makes a server over a store. onChange is called, on the request's
@@ -99,6 +113,7 @@ func New(st Store, log *slog.Logger, onChange func()) *Server {
 	mux.HandleFunc("POST /queue/{verb}", s.answer(s.act))
 	mux.HandleFunc("POST /queue/{id}/{verb}", s.answer(s.act))
 	mux.HandleFunc("POST /release", s.answer(s.release))
+	mux.HandleFunc("POST /backup", s.answer(s.backup))
 	mux.HandleFunc("GET /users", s.answer(s.users))
 	mux.HandleFunc("GET /user", s.answer(s.user))
 	mux.HandleFunc("PUT /user", s.answer(s.putUser))
@@ -114,6 +129,9 @@ func New(st Store, log *slog.Logger, onChange func()) *Server {
 	}
 	return s
 }
+
+// Allow says what the gateway does for operators. It is called before Serve.
+func (s *Server) Allow(o Operator) { s.operator = o }
 
 // ShowCounters says what GET /counters answers: for each part of the gateway an
 // object of numbers. It is called before Serve.
@@ -145,7 +163,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 
 // bounded lets a fixed number of requests work at a time, each for a fixed
 // time and with a short body at most.
-func (s *Server) bounded(next http.Handler, w http.ResponseWriter, r *http.Request) {
+func (s *Server) bounded(next *http.ServeMux, w http.ResponseWriter, r *http.Request) {
 	select {
 	case s.slots <- struct{}{}:
 		defer func() { <-s.slots }()
@@ -153,7 +171,18 @@ func (s *Server) bounded(next http.Handler, w http.ResponseWriter, r *http.Reque
 		write(w, http.StatusServiceUnavailable, Fault{"too many requests at a time"})
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+	timeout := requestTimeout
+	switch _, pattern := next.Handler(r); pattern {
+	case "POST /queue/{verb}", "POST /backup":
+		timeout = longTimeout
+		// The server's own bounds would end the request under its handler's
+		// hands: a read that times out cancels its context.
+		conn := http.NewResponseController(w)
+		if err := errors.Join(conn.SetReadDeadline(time.Time{}), conn.SetWriteDeadline(time.Now().Add(longTimeout))); err != nil {
+			s.log.Warn("admin request cannot be given more time", "err", err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	next.ServeHTTP(w, r.WithContext(ctx))

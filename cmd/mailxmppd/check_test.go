@@ -17,6 +17,7 @@ import (
 
 	"mailxmppd/admin"
 	"mailxmppd/config"
+	"mailxmppd/store/sqlite"
 	"mailxmppd/store/storetest"
 )
 
@@ -318,6 +319,7 @@ func serveAdmin(t *testing.T, cfg *config.Config) (changes chan struct{}) {
 	}
 	changes = make(chan struct{}, 16)
 	server := admin.New(st, slog.New(slog.DiscardHandler), func() { changes <- struct{}{} })
+	server.Allow(admin.Operator{Fail: bounceInStore(st), Backup: st.(*sqlite.Store).Backup})
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ln) }()
 	t.Cleanup(func() {

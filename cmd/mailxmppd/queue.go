@@ -18,7 +18,8 @@ import (
 	"mailxmppd/store"
 )
 
-// maxListed bounds --limit: more deliveries than that are for a program.
+// maxListed bounds --limit: more deliveries than that are for a program, by
+// pages.
 const maxListed = 10_000
 
 func queueCommand() *cobra.Command {
@@ -28,26 +29,39 @@ func queueCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(*cobra.Command, []string) error { return errors.New("no queue command given") },
 	}
-	cmd.AddCommand(queueListCommand(), queueShowCommand(), queueRetryCommand(), queueDropCommand())
+	cmd.AddCommand(queueListCommand(), queueTotalsCommand(), queueShowCommand(), queueLogCommand())
+	for _, v := range queueVerbs() {
+		cmd.AddCommand(v.command())
+	}
+	cmd.AddCommand(queueRedirectCommand(), queueFailCommand())
 	return cmd
 }
 
 func queueListCommand() *cobra.Command {
 	var q verbFlags
-	var f store.Filter
+	var choice filterFlags
+	var closed bool
+	var limit int
+	var after string
 	cmd := &cobra.Command{
 		Use:   "list --config FILE",
 		Short: "List deliveries, the newest message first",
 		Args:  cobra.NoArgs,
 		PreRunE: func(*cobra.Command, []string) (err error) {
-			if f.Limit < 1 || f.Limit > maxListed {
+			if limit < 1 || limit > maxListed {
 				return fmt.Errorf("--limit wants a number from 1 to %d", maxListed)
 			}
-			return domainArg(&f.Domain)
+			if after != "" {
+				if choice.f.After, choice.f.AfterN, err = deliveryArg(after); err == nil && choice.f.AfterN < 0 {
+					err = errors.New("--after wants ID.N, the last delivery of the page before")
+				}
+			}
+			choice.f.Closed, choice.f.Limit = closed, limit
+			return errors.Join(err, choice.settle())
 		},
 		RunE: work(func(cmd *cobra.Command, _ []string) error {
 			return q.on(cmd, mustBeThere, func(ctx context.Context, st admin.Store, w io.Writer) error {
-				entries, err := st.List(ctx, f)
+				entries, err := st.List(ctx, choice.f)
 				switch {
 				case err != nil:
 					return err
@@ -56,23 +70,69 @@ func queueListCommand() *cobra.Command {
 				case q.json:
 					return printJSON(w, entries)
 				}
-				return printEntries(w, entries)
+				if err := printEntries(w, entries); err != nil || len(entries) < limit {
+					return err
+				}
+				last := entries[len(entries)-1]
+				_, err = fmt.Fprintf(w, "there may be more: --after %s.%d\n", last.ID, last.N)
+				return err
 			})
 		}),
 	}
 	q.add(cmd)
-	cmd.Flags().StringVar(&f.Domain, "domain", "", "only recipients of this `DOMAIN`")
-	cmd.Flags().BoolVar(&f.Closed, "all", false, "finished deliveries too")
-	cmd.Flags().IntVar(&f.Limit, "limit", 1000, "at most so many")
+	choice.add(cmd)
+	cmd.Flags().BoolVar(&closed, "all", false, "finished deliveries too")
+	cmd.Flags().IntVar(&limit, "limit", 1000, "at most so many")
+	cmd.Flags().StringVar(&after, "after", "", "go on after the delivery `ID.N`, the last of the page before")
+	return cmd
+}
+
+func queueTotalsCommand() *cobra.Command {
+	var q verbFlags
+	var choice filterFlags
+	var top int
+	cmd := &cobra.Command{
+		Use:   "totals --config FILE",
+		Short: "Count what waits by recipients' domain and age",
+		Args:  cobra.NoArgs,
+		PreRunE: func(*cobra.Command, []string) error {
+			if top < 0 || top > maxListed {
+				return fmt.Errorf("--top wants a number from 0 to %d", maxListed)
+			}
+			return choice.settle()
+		},
+		RunE: work(func(cmd *cobra.Command, _ []string) error {
+			return q.on(cmd, mustBeThere, func(ctx context.Context, st admin.Store, w io.Writer) error {
+				totals, err := st.Totals(ctx, choice.f, top)
+				switch {
+				case err != nil:
+					return err
+				case q.json:
+					return printJSON(w, totals)
+				}
+				return printTotals(w, totals)
+			})
+		}),
+	}
+	q.add(cmd)
+	choice.add(cmd)
+	cmd.Flags().IntVar(&top, "top", 20, "so many domains, the others together")
 	return cmd
 }
 
 func queueShowCommand() *cobra.Command {
+	return recordCommand("show", "Show a message with its deliveries, attempts and what operators did",
+		func(w io.Writer, r store.Record) error { return printRecord(w, r) },
+		func(r store.Record) any { return r })
+}
+
+// recordCommand is a verb that tells of one message.
+func recordCommand(name, short string, tell func(io.Writer, store.Record) error, asJSON func(store.Record) any) *cobra.Command {
 	var q verbFlags
 	var id mail.ID
 	cmd := &cobra.Command{
-		Use:   "show --config FILE ID",
-		Short: "Show a message with its deliveries and attempts",
+		Use:   name + " --config FILE ID",
+		Short: short,
 		Args:  cobra.ExactArgs(1),
 		PreRunE: func(_ *cobra.Command, args []string) (err error) {
 			id, _, err = deliveryArg(args[0])
@@ -83,11 +143,11 @@ func queueShowCommand() *cobra.Command {
 				r, err := st.Show(ctx, id)
 				switch {
 				case err != nil:
-					return fmt.Errorf("message %s: %w", id, err)
+					return unknown(fmt.Sprintf("message %s", id), err)
 				case q.json:
-					return printJSON(w, r)
+					return printJSON(w, asJSON(r))
 				}
-				return printRecord(w, r)
+				return tell(w, r)
 			})
 		}),
 	}
@@ -95,86 +155,12 @@ func queueShowCommand() *cobra.Command {
 	return cmd
 }
 
-func queueRetryCommand() *cobra.Command {
-	var q verbFlags
-	var domain string
-	var all bool
-	var id mail.ID
-	var n int
-	cmd := &cobra.Command{
-		Use:   "retry --config FILE (ID | ID.N | --domain DOMAIN | --all)",
-		Short: "Try waiting deliveries again now",
-		Args:  cobra.MaximumNArgs(1),
-		PreRunE: func(_ *cobra.Command, args []string) (err error) {
-			named := len(args)
-			for _, given := range []bool{domain != "", all} {
-				if given {
-					named++
-				}
-			}
-			if named != 1 {
-				return errors.New("wants one of ID, --domain and --all")
-			}
-			if len(args) == 1 {
-				id, n, err = deliveryArg(args[0])
-				return err
-			}
-			return domainArg(&domain)
-		},
-		RunE: work(func(cmd *cobra.Command, _ []string) error {
-			return q.change(cmd, "due now", func(ctx context.Context, st admin.Store) (int, error) {
-				if id == "" {
-					return st.Release(ctx, domain)
-				}
-				return st.Retry(ctx, store.One(id, n, operator()))
-			})
-		}),
+// unknown says what was not found, and what may be why.
+func unknown(what string, err error) error {
+	if errors.Is(err, store.ErrNotFound) && strings.HasSuffix(err.Error(), store.ErrNotFound.Error()) {
+		return fmt.Errorf("%s: %w (what is finished is forgotten after [queue] keep_trace)", what, store.ErrNotFound)
 	}
-	q.add(cmd)
-	cmd.Flags().StringVar(&domain, "domain", "", "everything that waits for this `DOMAIN`")
-	cmd.Flags().BoolVar(&all, "all", false, "everything that waits")
-	return cmd
-}
-
-func queueDropCommand() *cobra.Command {
-	var q verbFlags
-	var id mail.ID
-	var n int
-	cmd := &cobra.Command{
-		Use:   "drop --config FILE (ID | ID.N)",
-		Short: "End deliveries without telling the sender",
-		Args:  cobra.ExactArgs(1),
-		PreRunE: func(_ *cobra.Command, args []string) (err error) {
-			id, n, err = deliveryArg(args[0])
-			return err
-		},
-		RunE: work(func(cmd *cobra.Command, _ []string) error {
-			return q.change(cmd, "dropped", func(ctx context.Context, st admin.Store) (int, error) {
-				return st.Drop(ctx, store.One(id, n, operator()))
-			})
-		}),
-	}
-	q.add(cmd)
-	return cmd
-}
-
-// change runs a verb that counts deliveries and says how many it changed.
-func (q *verbFlags) change(cmd *cobra.Command, done string, verb func(context.Context, admin.Store) (int, error)) error {
-	return q.on(cmd, mustBeThere, func(ctx context.Context, st admin.Store, w io.Writer) error {
-		n, err := verb(ctx, st)
-		switch {
-		case err != nil:
-			return err
-		case q.json:
-			return printJSON(w, admin.Count{Deliveries: n})
-		}
-		noun := "deliveries"
-		if n == 1 {
-			noun = "delivery"
-		}
-		_, err = fmt.Fprintf(w, "%d %s %s\n", n, noun, done)
-		return err
-	})
+	return fmt.Errorf("%s: %w", what, err)
 }
 
 // operator is who runs this command, for the record.
@@ -200,14 +186,6 @@ func deliveryArg(s string) (id mail.ID, n int, err error) {
 		return "", 0, fmt.Errorf("delivery %q: want ID.N with N from 0", s)
 	}
 	return id, int(u), nil
-}
-
-// domainArg puts a domain into the form that the store knows.
-func domainArg(s *string) (err error) {
-	if *s != "" {
-		*s, err = mail.ParseDomain(*s)
-	}
-	return err
 }
 
 func printJSON(w io.Writer, v any) error {

@@ -2,10 +2,7 @@ package main
 
 import (
 	"database/sql"
-	"encoding/json"
-	"fmt"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -67,84 +64,6 @@ func address(t *testing.T, s string) mail.Address {
 	return a
 }
 
-// The verbs do the same through the socket of a running gateway and on the
-// store itself.
-func TestQueueVerbs(t *testing.T) {
-	for _, running := range []bool{true, false} {
-		t.Run(fmt.Sprintf("running=%v", running), func(t *testing.T) {
-			file := newSite(t).write(t)
-			cfg, err := config.Load(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			id := spool(t, cfg)
-			var changes chan struct{}
-			if running {
-				changes = serveAdmin(t, cfg)
-			}
-			verb := func(args ...string) string {
-				t.Helper()
-				code, stdout, stderr := call(t, append(append([]string{"queue"}, args...), "--config", file)...)
-				if code != 0 || stderr != "" {
-					t.Fatalf("%v: got %d %q", args, code, stderr)
-				}
-				return stdout
-			}
-			list := func(args ...string) (entries []store.Entry) {
-				t.Helper()
-				if err := json.Unmarshal([]byte(verb(append([]string{"list", "--json"}, args...)...)), &entries); err != nil {
-					t.Fatal(err)
-				}
-				return entries
-			}
-			if got := list(); len(got) != 3 || got[0].ID != id || got[0].DueSecs < 3000 {
-				t.Fatalf("got %+v", got)
-			}
-			if got := list("--domain", "VERONA.example"); len(got) != 1 || got[0].Rcpt != "prince@verona.example" {
-				t.Errorf("got %+v", got)
-			}
-			if got := list("--limit", "2"); len(got) != 2 {
-				t.Errorf("got %+v", got)
-			}
-			table := regexp.MustCompile(`(?m)^` + string(id) + `\.2 +due +\S+ +in 59m\d+s +0 +<juliet@capulet\.example> +<prince@verona\.example>`)
-			if got := verb("list"); !strings.HasPrefix(got, "DELIVERY ") || !table.MatchString(got) {
-				t.Errorf("got\n%s", got)
-			}
-			for _, c := range []struct{ args, says string }{
-				{"retry " + string(id) + ".2", "1 delivery due now\n"},
-				{"retry --domain montague.example", "2 deliveries due now\n"},
-				{"drop " + strings.ToLower(string(id)) + ".0", "1 delivery dropped\n"},
-				{"drop --json " + string(id), "{\n  \"deliveries\": 2\n}\n"},
-				{"retry --all", "0 deliveries due now\n"},
-			} {
-				if got := verb(strings.Fields(c.args)...); got != c.says {
-					t.Errorf("%s: got %q", c.args, got)
-				}
-			}
-			if running && len(changes) != 2 {
-				t.Errorf("the gateway heard of %d changes", len(changes))
-			}
-			if got := list(); len(got) != 0 {
-				t.Errorf("still waiting: %+v", got)
-			}
-			if got := list("--all"); len(got) != 3 || got[0].State != store.Dropped {
-				t.Errorf("got %+v", got)
-			}
-			var r store.Record
-			if err := json.Unmarshal([]byte(verb("show", "--json", string(id))), &r); err != nil || r.ID != id || len(r.Deliveries) != 3 {
-				t.Errorf("got %+v, %v", r, err)
-			}
-			if got := verb("show", string(id)); !strings.Contains(got, "192.0.2.1:1024") || !strings.Contains(got, "Received: by capulet.example\n") {
-				t.Errorf("got\n%s", got)
-			}
-			code, _, stderr := call(t, "queue", "show", string(mail.NewID()), "--config", file)
-			if code != 1 || !strings.HasSuffix(stderr, ": not found\n") || strings.Count(stderr, "\n") != 1 {
-				t.Errorf("got %d %q", code, stderr)
-			}
-		})
-	}
-}
-
 // Looking at a queue never makes a store.
 func TestQueueWithoutStore(t *testing.T) {
 	s := newSite(t)
@@ -168,6 +87,7 @@ func TestPrintRecord(t *testing.T) {
 			{N: 0, Number: 1, Began: began, Ended: began.Add(1500 * time.Millisecond), Result: store.Deferred, Status: "4.4.2", Remote: "mx.example", Text: "lost"},
 			{N: 0, Number: 2, Began: began.Add(time.Hour)},
 		},
+		Events: []store.Event{{N: -1, At: began, Verb: "redirect", By: "ann", Detail: "mx"}, {N: 0, At: began, Verb: "hold", By: "bob"}},
 	}
 	var b strings.Builder
 	if err := printRecord(&b, r); err != nil {
@@ -191,6 +111,10 @@ DELIVERY                      STATE      AGE   DUE  ATTEMPTS  FROM  RCPT        
 N  ATTEMPT  BEGAN                 TOOK  RESULT      STATUS  REMOTE      REMOTE ID  PROOF  TLS  TEXT
 0  1        2026-11-01T12:00:00Z  1.5s  deferred    4.4.2   mx.example  -          -      -    lost
 0  2        2026-11-01T13:00:00Z  -     unfinished  -       -           -          -      -    ` + `
+
+N    AT                    VERB      BY   DETAIL
+all  2026-11-01T12:00:00Z  redirect  ann  mx
+0    2026-11-01T12:00:00Z  hold      bob  -
 `
 	if b.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", b.String(), want)

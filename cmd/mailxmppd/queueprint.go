@@ -19,8 +19,12 @@ func printEntries(w io.Writer, entries []store.Entry) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(t, "DELIVERY\tSTATE\tAGE\tDUE\tATTEMPTS\tFROM\tRCPT\tLAST")
 	for _, e := range entries {
-		fmt.Fprintf(t, "%s.%d\t%s\t%s\t%s\t%d\t<%s>\t<%s>\t%s\n",
-			e.ID, e.N, state(e), age(e.AgeSecs), due(e), e.Attempts, e.Sender, e.Rcpt, clip(e.Last))
+		rcpt := "<" + e.Rcpt + ">"
+		if e.Next != "" {
+			rcpt += " by " + e.Next
+		}
+		fmt.Fprintf(t, "%s.%d\t%s\t%s\t%s\t%d\t<%s>\t%s\t%s\n",
+			e.ID, e.N, state(e), age(e.AgeSecs), due(e), e.Attempts, e.Sender, clip(rcpt), clip(e.Last))
 	}
 	return t.Flush()
 }
@@ -35,7 +39,7 @@ func state(e store.Entry) string {
 
 func due(e store.Entry) string {
 	switch {
-	case !e.State.Open():
+	case !e.State.Open(), e.State == store.Held:
 		return "-"
 	case e.DueSecs <= 0:
 		return "now"
@@ -95,11 +99,60 @@ func printRecord(w io.Writer, r store.Record) error {
 		return err
 	}
 	fmt.Fprintln(w)
-	if err := printEntries(w, r.Deliveries); err != nil || len(r.Attempts) == 0 {
+	if err := printEntries(w, r.Deliveries); err != nil {
 		return err
 	}
+	if len(r.Attempts) > 0 {
+		fmt.Fprintln(w)
+		if err := printAttempts(w, r.Attempts); err != nil {
+			return err
+		}
+	}
+	if len(r.Events) == 0 {
+		return nil
+	}
 	fmt.Fprintln(w)
-	return printAttempts(w, r.Attempts)
+	return printEvents(w, r.Events)
+}
+
+func printEvents(w io.Writer, events []store.Event) error {
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(t, "N\tAT\tVERB\tBY\tDETAIL")
+	for _, e := range events {
+		n := "all"
+		if e.N >= 0 {
+			n = fmt.Sprint(e.N)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", n, e.At.UTC().Format(time.RFC3339), e.Verb, clip(e.By), dash(e.Detail))
+	}
+	return t.Flush()
+}
+
+// printTotals writes what waits as Postfix's qshape does: by domain, and by
+// the age at which each column ends, in minutes.
+func printTotals(w io.Writer, totals store.Totals) error {
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprint(t, "DELIVERIES\t")
+	bounds := store.AgeClasses()
+	for _, b := range bounds {
+		fmt.Fprintf(t, "<%dm\t", int(b.Minutes()))
+	}
+	fmt.Fprintf(t, "%dm+\tHELD\tLEASED\t  DOMAIN\n", int(bounds[len(bounds)-1].Minutes()))
+	line := func(name string, n store.Total) {
+		fmt.Fprintf(t, "%d\t", n.Deliveries)
+		for _, c := range n.Ages {
+			fmt.Fprintf(t, "%d\t", c)
+		}
+		fmt.Fprintf(t, "%d\t%d\t  %s\n", n.Held, n.Leased, clip(name))
+	}
+	line("all", totals.All)
+	for _, d := range totals.Domains {
+		line(d.Domain, d)
+	}
+	if totals.Others.Deliveries > 0 {
+		line("others", totals.Others)
+	}
+	return t.Flush()
 }
 
 func printAttempts(w io.Writer, tries []store.Try) error {

@@ -11,6 +11,7 @@ import (
 	"mailxmppd/dns"
 	"mailxmppd/gateway"
 	"mailxmppd/store"
+	"mailxmppd/store/sqlite"
 )
 
 // keepDropped is how long the content of dropped deliveries is kept, so that an
@@ -77,9 +78,19 @@ func assemble(ctx context.Context, cfg *config.Config, st store.Store, log *slog
 	if cfg.Admin.Socket != "" {
 		server := admin.New(st, log, p.gateway.QueueChanged)
 		server.ShowCounters(func() map[string]any { return p.counters(cfg) })
+		server.Allow(operatorOf(p.gateway, st))
 		p.admin = &service{server: server}
 	}
 	return p, nil
+}
+
+// operatorOf is what operators may ask of the gateway beyond what its store can.
+func operatorOf(g *gateway.Gateway, st store.Store) admin.Operator {
+	o := admin.Operator{Fail: g.Fail}
+	if own, ok := st.(*sqlite.Store); ok { // PostgreSQL has tools of its own
+		o.Backup = own.Backup
+	}
+	return o
 }
 
 // newSRS makes what rewrites foreign reverse-paths; its key is made once and

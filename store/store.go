@@ -1,7 +1,7 @@
 // Package store states the contract between the gateway and its durable
 // memory: messages and their content, deliveries with leases and fencing
 // tokens, transfers from peers with what was accepted, what is known of peers,
-// and the users who may submit mail. store/sqlite and store/postgres fulfil it; store/storetest shows it.
+// the users who may submit mail, and the keys of those who write to ours. store/sqlite and store/postgres fulfil it; store/storetest shows it.
 //
 // Every method is safe for concurrent use and honours its context. Unless a
 // method says otherwise, what it did is durable when it returns nil: it
@@ -119,6 +119,7 @@ type Store interface {
 	Peers
 	Keys
 	Users
+	Contacts
 	Policies
 	Queue
 

@@ -40,6 +40,7 @@ func Run(t *testing.T, newOpener func(t *testing.T) Opener) {
 		{"operator", operatorTests()},
 		{"verbs", verbTests()},
 		{"lists", listTests()},
+		{"contacts", contactTests()},
 		{"reopen", reopenTests()},
 		{"together", togetherTests()},
 		{"model", []test{{"random operations agree with a simple model", testModel}}},

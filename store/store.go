@@ -1,7 +1,8 @@
 // Package store states the contract between the gateway and its durable
 // memory: messages and their content, deliveries with leases and fencing
 // tokens, transfers from peers with what was accepted, what is known of peers,
-// the users who may submit mail, and the keys of those who write to ours. store/sqlite and store/postgres fulfil it; store/storetest shows it.
+// the users who may submit mail, the keys of those who write to ours, and who may
+// write to whom. store/sqlite and store/postgres fulfil it; store/storetest shows it.
 //
 // Every method is safe for concurrent use and honours its context. Unless a
 // method says otherwise, what it did is durable when it returns nil: it
@@ -121,11 +122,12 @@ type Store interface {
 	Users
 	Contacts
 	Policies
+	Grants
 	Queue
 
 	// Maintain removes what has outlived its retention: acceptances, open
 	// transfers, traces of finished messages, the content of dropped ones,
-	// expired policies, content that nothing refers to.
+	// expired policies and grants, content that nothing refers to.
 	// At most one bounded batch of each a call; more reports that some is left.
 	Maintain(ctx context.Context, r Retention) (more bool, err error)
 

@@ -73,6 +73,10 @@ func removals(r store.Retention) []struct {
 			DELETE FROM policies WHERE ctid = ANY (ARRAY(
 				SELECT ctid FROM policies WHERE expires_at <= now() - $2 * interval '1 second'
 				ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED))`, 0},
+		{"expired grants", `
+			DELETE FROM grants WHERE ctid = ANY (ARRAY(
+				SELECT ctid FROM grants WHERE expires_at <= now() - $2 * interval '1 second'
+				ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED))`, 0},
 	}
 }
 

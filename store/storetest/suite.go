@@ -41,6 +41,7 @@ func Run(t *testing.T, newOpener func(t *testing.T) Opener) {
 		{"verbs", verbTests()},
 		{"lists", listTests()},
 		{"contacts", contactTests()},
+		{"grants", grantTests()},
 		{"reopen", reopenTests()},
 		{"together", togetherTests()},
 		{"model", []test{{"random operations agree with a simple model", testModel}}},

@@ -79,6 +79,13 @@ func (s *Store) FindGrants(ctx context.Context, kind store.GrantKind, recipients
 		string(kind), recipients, peer, authors)
 }
 
+// Permitting implements store.Grants.
+func (s *Store) Permitting(ctx context.Context, domains []string) (found bool, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM grants
+		WHERE kind = 'given' AND peer = ANY ($1) AND state = 'granted' AND expires_at > now())`, domains).Scan(&found)
+	return found, failed(err)
+}
+
 func (s *Store) readGrants(ctx context.Context, query string, args ...any) ([]store.Grant, error) {
 	rows, err := s.pool.Query(ctx, query, args...)
 	if err != nil {

@@ -98,6 +98,21 @@ func (s *Store) FindGrants(ctx context.Context, kind store.GrantKind, recipients
 	return s.readGrants(ctx, findGrantsOf, string(kind), string(to), string(from), peer, s.now())
 }
 
+// Permitting implements store.Grants.
+func (s *Store) Permitting(ctx context.Context, domains []string) (found bool, err error) {
+	peers, err := json.Marshal(domains)
+	if err != nil {
+		return false, err
+	}
+	err = s.read(ctx, func(c *conn) error {
+		r, err := c.first(`SELECT 1 FROM grants WHERE kind = 'given' AND peer IN (SELECT value FROM json_each(?)) AND state = 'granted' AND expires > ? LIMIT 1`,
+			string(peers), s.now())
+		found = r != nil
+		return err
+	})
+	return found, err
+}
+
 func (s *Store) readGrants(ctx context.Context, query string, args ...any) (grants []store.Grant, err error) {
 	err = s.read(ctx, func(c *conn) error {
 		grants = nil

@@ -124,6 +124,23 @@ func testFindGrants(b *fixture) {
 	got, err := b.s.FindGrants(b.ctx, store.GrantHeld, romeo, "capulet.example", nil)
 	b.ok(err)
 	b.named("of another kind", got)
+
+	asked, revoked, over := given("a@m.example", "a@asked.example"), given("a@m.example", "a@revoked.example"), given("a@m.example", "a@over.example")
+	asked.Kind, revoked.State, over.Expires = store.GrantAsked, store.Revoked, time.Now().Add(-time.Hour)
+	b.putGrants(asked, revoked, over)
+	for _, c := range []struct {
+		domains []string
+		want    bool
+	}{
+		{[]string{"capulet.example"}, true}, {[]string{"sub.verona.example", "verona.example"}, true}, {nil, false},
+		{[]string{"asked.example", "revoked.example", "over.example", "montague.example"}, false},
+	} {
+		ok, err := b.s.Permitting(b.ctx, c.domains)
+		b.ok(err)
+		if ok != c.want {
+			b.Errorf("anybody of %v: %v", c.domains, ok)
+		}
+	}
 }
 
 func testGrantsExpire(b *fixture) {

@@ -30,6 +30,7 @@ const (
 	ExtRequireTLS = "requiretls"
 	ExtDeliverBy  = "deliverby"
 	ExtPriority   = "priority"
+	ExtGrants     = "grants"
 )
 
 // Capabilities are what a domain takes (xep-draft section 4.2).
@@ -57,7 +58,8 @@ func Unstated() Capabilities {
 }
 
 // Announced is what this program takes unless it is told otherwise. It leaves
-// out requiretls, which only an operator whose next hop keeps it can promise.
+// out requiretls, which only an operator whose next hop keeps it can promise,
+// and grants, which somebody has to keep (ServerConfig.Permissions).
 func Announced() Capabilities {
 	return Capabilities{
 		MaxMessage: 50 << 20, MaxChunk: 128 << 10, MaxInline: 64 << 10, MaxRecipients: 1000, Window: 4, Retain: memory,

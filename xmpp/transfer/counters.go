@@ -22,6 +22,7 @@ const (
 	countNotBound     = "not-bound"     // reverse-paths that the stream's domain does not speak for
 	countNullFlood    = "null-flood"    // offers above the rate for null reverse-paths
 	countCheckFlood   = "check-flood"   // checks above their rate
+	countGrantFlood   = "grant-flood"   // requests for permission, grants and revocations above their rates
 	countCrowded      = "crowded"       // offers for which there was no room
 	countDropped      = "dropped"       // open transfers dropped without progress
 	countTakenOver    = "taken-over"    // open transfers lost to another node

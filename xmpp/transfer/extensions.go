@@ -1,6 +1,10 @@
 package transfer
 
-import "mailxmppd/mail"
+import (
+	"slices"
+
+	"mailxmppd/mail"
+)
 
 // fit makes an envelope one that a domain with these capabilities takes, or
 // says why it cannot be (xep-draft section 7.2). The sender leaves out what
@@ -27,9 +31,15 @@ func fit(env mail.Envelope, c Capabilities) (mail.Envelope, *mail.Failure) {
 		env.Return, env.EnvelopeID = "", ""
 		rcpts := make([]mail.Recipient, len(env.Recipients))
 		for i, r := range env.Recipients {
-			rcpts[i] = mail.Recipient{Address: r.Address}
+			rcpts[i] = mail.Recipient{Address: r.Address, Grant: r.Grant}
 		}
 		env.Recipients = rcpts
+	}
+	if !c.Has(ExtGrants) && slices.ContainsFunc(env.Recipients, func(r mail.Recipient) bool { return r.Grant != "" }) {
+		env.Recipients = slices.Clone(env.Recipients)
+		for i := range env.Recipients {
+			env.Recipients[i].Grant = ""
+		}
 	}
 	return env, nil
 }

@@ -59,6 +59,7 @@ func encodeOffer(e *wire.Encoder, o *offer, now time.Time) {
 		e.Attr("to", r.Address.String())
 		optional(e, "notify", strings.Join(r.Notify.Names(), " "))
 		optional(e, "orcpt", r.Original)
+		optional(e, "grant", base64.StdEncoding.EncodeToString([]byte(r.Grant)))
 		e.End()
 	}
 	if len(o.trace) > 0 {
@@ -114,7 +115,7 @@ func decodeOffer(e *wire.Element, now time.Time) (*offer, *mail.Failure) {
 		DeliverBy:  r.deliverBy(e, now),
 		Priority:   r.priority(e),
 	}
-	o.rcpts = r.rcpts(e, "to notify orcpt")
+	o.rcpts = r.rcpts(e, "to notify orcpt grant")
 	if t := r.one(e, "trace"); t != nil {
 		o.trace = r.trace(t)
 	}
@@ -161,6 +162,7 @@ func (r *reader) rcpts(e *wire.Element, attrs string) []rcpt {
 		rc := rcpt{to: c.Attr("to")}
 		rc.Notify = r.notify(c)
 		rc.Original = r.printable(c, "orcpt", 500)
+		rc.Grant = string(r.key(c, "grant"))
 		a, err := mail.ParseAddress(rc.to)
 		switch {
 		case err != nil:

@@ -48,6 +48,7 @@ type SenderConfig struct {
 	Chunk          int           // octets of content in a chunk, where the peer takes as much; 128 KiB
 	Window         int           // chunks of a transfer in flight, where the peer takes as many; 4
 	RequestTimeout time.Duration // for each answer; 2 min
+	Keys           Keys          // nil: our authors have no grants
 	Log            *slog.Logger
 }
 
@@ -95,7 +96,7 @@ func (s *Sender) Deliver(ctx context.Context, a mail.Attempt) []mail.Outcome {
 	if link.Binding().Proof == component {
 		caps.Extensions = slices.DeleteFunc(slices.Clone(caps.Extensions), func(e string) bool { return e == ExtRequireTLS })
 	}
-	env, f := fit(a.Envelope, caps)
+	env, f := fit(s.withKeys(ctx, a.Envelope, caps), caps)
 	if f == nil && a.Facts.Size > caps.MaxMessage {
 		f = mail.Failf(mail.TooLarge, "message is larger than the %d octets that %s takes", caps.MaxMessage, a.Domain)
 	}

@@ -44,6 +44,7 @@ type ServerConfig struct {
 	Transfers        store.Transfers
 	Services         Services                    // nil: no service speaks for a domain of another name
 	Serves           func(local string) []string // domains whose mail is taken under a name of ours; nil: that name's
+	Permissions      Permissions                 // nil: grants are not known here
 	Capabilities     Capabilities                // announced and enforced; the zero value stands for Announced()
 	MaxOpenPerDomain int                         // open transfers of one bound domain; 64
 	MaxOpen          int                         // of all; 1,024
@@ -52,6 +53,8 @@ type ServerConfig struct {
 	RetryAfter       time.Duration               // told to a peer that has to wait; 1 min
 	NullPerMinute    int                         // offers with a null reverse-path of one bound domain; 600
 	ChecksPerMinute  int                         // recipients that one bound domain may ask about; 3,000
+	GrantsPerMinute  int                         // requests, grants and revocations of one bound domain; 60
+	GrantsPerAuthor  int                         // a minute, of those about one author; 5
 	Log              *slog.Logger
 }
 
@@ -62,6 +65,8 @@ type Server struct {
 	nulls  *rates
 	checks *rates
 	tally  *tally
+
+	permissions, authors *rates // by bound domain, by that and the author
 }
 
 // NewServer makes a Server.
@@ -76,12 +81,15 @@ func NewServer(cfg ServerConfig) *Server {
 	defaultTo(&cfg.RetryAfter, time.Minute)
 	defaultTo(&cfg.NullPerMinute, 600)
 	defaultTo(&cfg.ChecksPerMinute, 3000)
+	defaultTo(&cfg.GrantsPerMinute, 60)
+	defaultTo(&cfg.GrantsPerAuthor, 5)
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	t := newTally()
 	return &Server{
 		cfg: cfg, tally: t, nulls: newRates(cfg.NullPerMinute), checks: newRates(cfg.ChecksPerMinute),
+		permissions: newRates(cfg.GrantsPerMinute), authors: newRates(cfg.GrantsPerAuthor),
 		open: newTable(cfg.MaxOpenPerDomain, cfg.MaxOpen, cfg.OpenFor, t),
 	}
 }
@@ -166,6 +174,8 @@ func (r *request) answer(ctx context.Context, typ string, p *wire.Element) (*ans
 		return r.status(ctx, p)
 	case "set abort":
 		return r.abort(ctx, p)
+	case "set permission":
+		return nil, r.permission(ctx, p)
 	}
 	return nil, mail.Fail(mail.NotOffered, "no such request", nil)
 }
@@ -210,6 +220,9 @@ func (r *request) permitted(ctx context.Context, env *mail.Envelope, rcpts []rcp
 		}
 		if rc.bad == nil && !rc.Address.IsASCII() && !env.SMTPUTF8 {
 			rc.bad = mail.Fail(mail.NotAcceptable, "non-ASCII recipient without smtputf8", nil)
+		}
+		if rc.Grant != "" && !r.s.cfg.Capabilities.Has(ExtGrants) {
+			return mail.Fail(mail.Malformed, "rcpt: grants are not kept here", nil)
 		}
 	}
 	if !env.Sender.IsASCII() && !env.SMTPUTF8 {

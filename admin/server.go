@@ -14,6 +14,7 @@
 //	POST /queue/{verb}?domain=...     the same to all of a choice, or with everything=true
 //	POST /release?domain=         make what waits for a domain due now
 //	POST /backup?file=            write what the store holds into a new file
+//	GET  /tls-reports?day=&domain=    how TLS with other domains fared
 //	GET  /users                   who may submit mail
 //	GET  /user?name=              one of them
 //	PUT  /user                    store one: the body is a store.User
@@ -57,6 +58,8 @@ const (
 type Store interface {
 	store.Queue
 	store.Users
+	// TLSDays returns what is known of how TLS fared on a day (store.TLSReports).
+	TLSDays(ctx context.Context, day, domain string) ([]store.TLSDay, error)
 	// Release makes the waiting deliveries to a domain due now, all for "".
 	Release(ctx context.Context, domain string) (int, error)
 }
@@ -114,6 +117,7 @@ func New(st Store, log *slog.Logger, onChange func()) *Server {
 	mux.HandleFunc("POST /queue/{id}/{verb}", s.answer(s.act))
 	mux.HandleFunc("POST /release", s.answer(s.release))
 	mux.HandleFunc("POST /backup", s.answer(s.backup))
+	mux.HandleFunc("GET /tls-reports", s.answer(s.tlsDays))
 	mux.HandleFunc("GET /users", s.answer(s.users))
 	mux.HandleFunc("GET /user", s.answer(s.user))
 	mux.HandleFunc("PUT /user", s.answer(s.putUser))

@@ -193,6 +193,31 @@ func (c *checker) smtp(cfg *Config) {
 	case s.Neighbour != "":
 		c.add("smtp.neighbour", `is of no use without legacy = "neighbour"`)
 	}
+	c.tlsReports(s)
+}
+
+// tlsReports checks who reports. Answers and bounces come to the address, so that
+// it must be one of ours.
+func (c *checker) tlsReports(s *SMTP) {
+	if !s.TLSReports {
+		return
+	}
+	a, err := mail.ParseAddress(s.TLSReportsFrom)
+	switch {
+	case s.TLSReportsFrom == "":
+		c.add("smtp.tls_reports_from", "is missing: wants an address at a domain of ours")
+		return
+	case err != nil || !c.own[a.Domain] || !a.IsASCII():
+		c.add("smtp.tls_reports_from", "%q is not an address at a domain of ours", clip(s.TLSReportsFrom))
+		return
+	}
+	s.TLSReportsFrom = a.String()
+	if s.TLSReportsOrganisation == "" {
+		s.TLSReportsOrganisation = a.Domain
+	}
+	if len(s.TLSReportsOrganisation) > 200 || mail.Sanitise(s.TLSReportsOrganisation) != s.TLSReportsOrganisation {
+		c.add("smtp.tls_reports_organisation", "wants at most 200 printable characters")
+	}
 }
 
 func (c *checker) queue(q *Queue) {

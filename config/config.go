@@ -189,6 +189,10 @@ type SMTP struct {
 
 	Legacy    string `toml:"legacy"`    // mail of domains that are no peers: LegacyMX, LegacyNeighbour
 	Neighbour string `toml:"neighbour"` // with LegacyNeighbour: smtp://host:port
+
+	TLSReports             bool   `toml:"tls_reports"`              // daily, to domains that want them
+	TLSReportsFrom         string `toml:"tls_reports_from"`         // an address at one of Domains
+	TLSReportsOrganisation string `toml:"tls_reports_organisation"` // set once loaded
 }
 
 // Values of SMTP.Legacy.

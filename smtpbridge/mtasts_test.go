@@ -257,7 +257,7 @@ func TestFetchPolicy(t *testing.T) {
 		file := startPolicyFile(t, good, enforceFile)
 		_, port, _ := net.SplitHostPort(file.Listener.Addr().String())
 		d := fakeDNS{addrs: map[string][]string{"mta-sts.dest.example": {"127.0.0.1"}}}
-		dial := policyDialer(ClientConfig{DNS: d}.withDefaults())
+		dial := policyDialer(ClientConfig{DNS: d}.withDefaults(), new(net.Dialer))
 		conn, err := dial(t.Context(), "tcp", "mta-sts.dest.example:"+port)
 		if err != nil {
 			t.Fatal(err)

@@ -33,7 +33,7 @@ func (t *stsTrouble) Unwrap() error { return t.err }
 func newSTSClient(cfg ClientConfig) *http.Client {
 	dial := cfg.PolicyDial
 	if dial == nil {
-		dial = policyDialer(cfg)
+		dial = policyDialer(cfg, &net.Dialer{Timeout: cfg.Timeouts.Connect})
 	}
 	return &http.Client{
 		Timeout: cfg.Timeouts.Policy,
@@ -48,8 +48,8 @@ func newSTSClient(cfg ClientConfig) *http.Client {
 	}
 }
 
-// policyDialer connects to a policy host at the addresses that our DNS tells.
-func policyDialer(cfg ClientConfig) func(ctx context.Context, network, addr string) (net.Conn, error) {
+// policyDialer connects to a host at the addresses that our DNS tells.
+func policyDialer(cfg ClientConfig, d *net.Dialer) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		host, port, err := net.SplitHostPort(addr)
 		if err != nil {
@@ -57,9 +57,8 @@ func policyDialer(cfg ClientConfig) func(ctx context.Context, network, addr stri
 		}
 		ans := cfg.DNS.Addrs(ctx, host)
 		if ans.Status != dns.Found {
-			return nil, fmt.Errorf("policy host %s: %s", host, ans.Status)
+			return nil, fmt.Errorf("host %s: %s", host, ans.Status)
 		}
-		d := net.Dialer{Timeout: cfg.Timeouts.Connect}
 		addrs := cfg.Family.order(ans.Records)
 		var errs []error
 		for _, ip := range addrs[:min(len(addrs), maxHosts)] {
@@ -69,7 +68,7 @@ func policyDialer(cfg ClientConfig) func(ctx context.Context, network, addr stri
 			}
 			errs = append(errs, err)
 		}
-		return nil, errors.Join(append(errs, fmt.Errorf("policy host %s cannot be reached", host))...)
+		return nil, errors.Join(append(errs, fmt.Errorf("host %s cannot be reached", host))...)
 	}
 }
 

@@ -74,7 +74,7 @@ func (c *Client) reportTrouble(domain string, trouble *stsTrouble) {
 	if c.cfg.Reports == nil {
 		return
 	}
-	r := TLSResult{At: time.Now(), Domain: domain, PolicyType: reportSTS, Failure: trouble.result, Detail: mail.Sanitise(trouble.err.Error())}
+	r := TLSResult{At: time.Now(), Domain: domain, PolicyType: reportSTS, Failure: trouble.result, Detail: plainTrouble(trouble.err)}
 	c.cfg.Reports.RecordTLS(r)
 }
 

@@ -81,7 +81,7 @@ func TestBuildReport(t *testing.T) {
 		Type: "sts", Policy: []string{"version: STSv1", "mode: testing"}, MXPatterns: []string{"*.a.example"}, Successes: 5326, Failures: 303,
 		Details: []FailureReport{{Result: resultExpired, MXHost: "mx1.a.example", SendingIP: "2001:db8::1", HostIP: "192.0.2.1", Sessions: 303, Detail: "words"}},
 	}}}
-	r, err := BuildReport(Reporter{Organization: "Example", Domain: "gw.example", Contact: "tls@gw.example"}, d)
+	r, err := BuildReport(Reporter{Organization: "Example", Domain: "gw.example", Contact: "tls@gw.example"}, "01ABC@gw.example", d)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func TestBuildReport(t *testing.T) {
 	if r.Filename != "gw.example!a.example!1772582400!1772668799!"+id+".json.gz" || !strings.HasSuffix(r.ID, "@gw.example") {
 		t.Errorf("%q, %q", r.Filename, r.ID)
 	}
-	if _, err := BuildReport(Reporter{}, DayReport{Day: "yesterday"}); err == nil {
+	if _, err := BuildReport(Reporter{}, "x", DayReport{Day: "yesterday"}); err == nil {
 		t.Error("no error for a day that is none")
 	}
 }

@@ -68,14 +68,14 @@ type reportFailureJSON struct {
 }
 
 // BuildReport writes one domain's day as a report file (RFC 8460 sections 4.4
-// and 5.1).
-func BuildReport(who Reporter, d DayReport) (Report, error) {
+// and 5.1). The id, "unique@domain", is the same each time that a report is sent.
+func BuildReport(who Reporter, id string, d DayReport) (Report, error) {
 	start, err := time.Parse(time.DateOnly, d.Day)
 	if err != nil {
 		return Report{}, fmt.Errorf("tls report of %s: day: %w", d.Domain, err)
 	}
 	end := start.AddDate(0, 0, 1).Add(-time.Second)
-	out := Report{ID: string(mail.NewID()) + "@" + who.Domain}
+	out := Report{ID: id}
 	doc := reportJSON{
 		Organization: who.Organization, Contact: who.Contact, ID: out.ID,
 		DateRange: reportRange{start.Format(time.RFC3339), end.Format(time.RFC3339)},
@@ -99,8 +99,8 @@ func BuildReport(who Reporter, d DayReport) (Report, error) {
 	if err := z.Close(); err != nil {
 		return Report{}, fmt.Errorf("tls report of %s: %w", d.Domain, err)
 	}
-	id, _, _ := strings.Cut(out.ID, "@")
-	out.Filename = fmt.Sprintf("%s!%s!%d!%d!%s.json.gz", who.Domain, d.Domain, start.Unix(), end.Unix(), id)
+	unique, _, _ := strings.Cut(id, "@")
+	out.Filename = fmt.Sprintf("%s!%s!%d!%d!%s.json.gz", who.Domain, d.Domain, start.Unix(), end.Unix(), unique)
 	out.Gzip = b.Bytes()
 	return out, nil
 }

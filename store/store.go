@@ -123,11 +123,13 @@ type Store interface {
 	Contacts
 	Policies
 	Grants
+	TLSReports
 	Queue
 
 	// Maintain removes what has outlived its retention: acceptances, open
 	// transfers, traces of finished messages, the content of dropped ones,
-	// expired policies and grants, content that nothing refers to.
+	// expired policies and grants, old days of TLS reports, content that nothing
+	// refers to.
 	// At most one bounded batch of each a call; more reports that some is left.
 	Maintain(ctx context.Context, r Retention) (more bool, err error)
 
@@ -402,4 +404,5 @@ type Retention struct {
 	Transfers   time.Duration // open transfers without progress
 	Traces      time.Duration // finished messages
 	Dropped     time.Duration // the content of what an operator dropped
+	TLSReports  time.Duration // whole days
 }

@@ -54,6 +54,7 @@ type parts struct {
 	certificates *certificates
 	client       *smtpbridge.Client
 	xmpp         *xmppSide
+	reporter     *smtpbridge.TLSReporter // nil: nobody is told
 	gateway      *gateway.Gateway
 	smtp         []service        // one for each listener of the configuration
 	streams      []streamListener // for peers
@@ -155,11 +156,22 @@ func (p *parts) run(ctx context.Context) error {
 		defer close(delivered)
 		p.gateway.Run(delivering, attemptGrace)
 	}()
+	reporting, stopReporting := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopReporting()
+	reported := make(chan struct{})
+	go func() {
+		defer close(reported)
+		if p.reporter != nil {
+			p.reporter.Run(reporting)
+		}
+	}()
 	<-ctx.Done()
 
 	p.stopIntake()
 	stopDelivering()
 	<-delivered
+	stopReporting()
+	<-reported
 	p.xmpp.directory.Close()
 	stop, cancel := context.WithTimeout(context.Background(), streamGrace)
 	defer cancel()

@@ -33,7 +33,7 @@ func assemble(ctx context.Context, cfg *config.Config, st store.Store, log *slog
 		return nil, err
 	}
 	p := &parts{certificates: certs}
-	if p.client, err = newSMTPClient(cfg, st, resolver, roots, log); err != nil {
+	if err := p.newSMTPClient(cfg, st, resolver, roots, log); err != nil {
 		return nil, err
 	}
 	if p.xmpp, err = newXMPP(cfg, st, resolver, roots, certs, log); err != nil {
@@ -66,7 +66,7 @@ func assemble(ctx context.Context, cfg *config.Config, st store.Store, log *slog
 		RetryFirst: cfg.Queue.RetryFirst.Duration, RetryMax: cfg.Queue.RetryMax.Duration,
 		Concurrency: cfg.Queue.Concurrency, PerDomain: cfg.Queue.PerDomain,
 		Retention: store.Retention{Acceptances: cfg.XMPP.Retain.Duration, Transfers: openTransfers, Traces: cfg.Queue.KeepTrace.Duration,
-			Dropped: keepDropped},
+			Dropped: keepDropped, TLSReports: keepTLSReports},
 	})
 	if err != nil {
 		return nil, err

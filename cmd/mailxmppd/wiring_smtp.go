@@ -10,25 +10,43 @@ import (
 	"mailxmppd/config"
 	"mailxmppd/dns"
 	"mailxmppd/gateway"
+	"mailxmppd/mail"
 	"mailxmppd/smtpbridge"
 	"mailxmppd/store"
 )
 
-// newSMTPClient makes what hands mail on by SMTP and LMTP.
-func newSMTPClient(cfg *config.Config, st store.Store, resolver *dns.Resolver, roots *x509.CertPool, log *slog.Logger) (*smtpbridge.Client, error) {
+// newSMTPClient makes what hands mail on by SMTP and LMTP, and what reports how
+// TLS fared on the way; nil where nobody is told.
+func (p *parts) newSMTPClient(cfg *config.Config, st store.Store, resolver *dns.Resolver, roots *x509.CertPool, log *slog.Logger) error {
 	own := make([]netip.Addr, len(cfg.SMTP.OwnAddresses))
 	for i, s := range cfg.SMTP.OwnAddresses {
 		var err error
 		if own[i], err = netip.ParseAddr(s); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return smtpbridge.NewClient(smtpbridge.ClientConfig{
+	cc := smtpbridge.ClientConfig{
 		Hostname: cfg.SMTP.Hostname, DNS: resolver, MXPort: cfg.SMTP.MXPort, Roots: roots,
 		MaxPerHop: cfg.Queue.PerDomain, Validating: cfg.DNS.Validating, MTASTS: cfg.SMTP.MTASTS, Policies: st,
 		OwnNames: cfg.SMTP.OwnNames, OwnAddrs: own, Family: smtpbridge.Family(cfg.SMTP.IPFamily),
 		Literals: cfg.SMTP.AddressLiterals, Log: log,
-	}), nil
+	}
+	if cfg.SMTP.TLSReports {
+		from, err := mail.ParseAddress(cfg.SMTP.TLSReportsFrom)
+		if err != nil {
+			return err
+		}
+		p.reporter = smtpbridge.NewTLSReporter(smtpbridge.TLSReporterConfig{
+			Store: st, Client: cc, Log: log,
+			Who: smtpbridge.Reporter{Organization: cfg.SMTP.TLSReportsOrganisation, Domain: from.Domain, Contact: from.String()},
+			Submit: func(ctx context.Context, m *mail.Message) *mail.Failure {
+				return p.gateway.Submit(ctx, m) // which is made later, and before Run
+			},
+		})
+		cc.Reports = p.reporter
+	}
+	p.client = smtpbridge.NewClient(cc)
+	return nil
 }
 
 // smtpUsers are the store's users, who own the addresses that they may write

@@ -77,6 +77,14 @@ func removals(r store.Retention) []struct {
 			DELETE FROM grants WHERE ctid = ANY (ARRAY(
 				SELECT ctid FROM grants WHERE expires_at <= now() - $2 * interval '1 second'
 				ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED))`, 0},
+		{"tls results", `
+			DELETE FROM tls_results WHERE ctid = ANY (ARRAY(
+				SELECT ctid FROM tls_results WHERE day < to_char((now() - $2 * interval '1 second') AT TIME ZONE 'UTC', 'YYYY-MM-DD')
+				LIMIT $1 FOR UPDATE SKIP LOCKED))`, seconds(r.TLSReports)},
+		{"tls reports", `
+			DELETE FROM tls_reports WHERE ctid = ANY (ARRAY(
+				SELECT ctid FROM tls_reports WHERE day < to_char((now() - $2 * interval '1 second') AT TIME ZONE 'UTC', 'YYYY-MM-DD')
+				LIMIT $1 FOR UPDATE SKIP LOCKED))`, seconds(r.TLSReports)},
 	}
 }
 

@@ -22,6 +22,9 @@ func operatorTests() []test {
 		{"a key is made once", testSecrets},
 		{"users are kept", testUsers},
 		{"policies are kept until they expire", testPolicies},
+		{"results of tls add up and are bounded", testTLSCounts},
+		{"a tls report is one node's at a time", testTLSClaims},
+		{"maintain forgets days of tls reports", testMaintainTLS},
 		{"maintain forgets finished messages", testMaintainTraces},
 		{"maintain forgets acceptances", testMaintainAcceptances},
 		{"maintain forgets stale transfers", testMaintainTransfers},
@@ -223,7 +226,7 @@ func (b *fixture) maintain(r store.Retention) {
 }
 
 func keepAll() store.Retention {
-	return store.Retention{Acceptances: long, Transfers: long, Traces: long, Dropped: long}
+	return store.Retention{Acceptances: long, Transfers: long, Traces: long, Dropped: long, TLSReports: long}
 }
 
 func testMaintainTraces(b *fixture) {
@@ -309,6 +312,10 @@ func testCancelled(b *fixture) {
 		"Users":         func() error { _, err := b.s.Users(ctx); return err },
 		"GetPolicy":     func() error { _, err := b.s.GetPolicy(ctx, "montague.example"); return err },
 		"PutPolicy":     func() error { return b.s.PutPolicy(ctx, "montague.example", nil, time.Now()) },
+		"AddTLS":        func() error { return b.s.AddTLS(ctx, []store.TLSDay{{Day: "2026-03-04", Domain: "a.example"}}) },
+		"TLSDays":       func() error { _, err := b.s.TLSDays(ctx, "2026-03-04", ""); return err },
+		"ClaimTLS":      func() error { _, _, err := b.s.ClaimTLSReport(ctx, "x", long); return err },
+		"SettleTLS":     func() error { return leaseLost(b.s.SettleTLSReport(ctx, store.TLSDay{}, store.TLSSent, "", 0)) },
 		"List":          func() error { _, err := b.s.List(ctx, store.Filter{}); return err },
 		"Show":          func() error { _, err := b.s.Show(ctx, m.ID); return err },
 		"Retry":         func() error { _, err := b.s.Retry(ctx, store.One(m.ID, -1, "me")); return err },

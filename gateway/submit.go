@@ -1,0 +1,13 @@
+package gateway
+
+import (
+	"context"
+
+	"mailxmppd/mail"
+)
+
+// Submit takes responsibility for a message of the gateway's own, or says why
+// not. The content may be closed after the return.
+func (g *Gateway) Submit(ctx context.Context, m *mail.Message) *mail.Failure {
+	return g.accept(ctx, m, true, false)[0].Failure
+}

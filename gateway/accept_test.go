@@ -34,7 +34,7 @@ func TestRecipient(t *testing.T) {
 	w.local.set(func(n *next) {
 		n.exists = func(a mail.Address) *mail.Failure {
 			switch a.Local {
-			case "nobody":
+			case "nobody", "Postmaster":
 				return mail.Fail(mail.NoSuchMailbox, "", nil)
 			case "later":
 				return mail.Fail(mail.ResourceShort, "", nil)
@@ -52,6 +52,7 @@ func TestRecipient(t *testing.T) {
 		{"own domain from anywhere", "a@far.example", "juliet@home.example", "", away},
 		{"own domain, unknown", "a@far.example", "nobody@home.example", "5.1.1", away},
 		{"postmaster alone", "a@far.example", "postmaster", "", away},
+		{"postmaster whom the neighbour refuses", "a@far.example", "Postmaster@home.example", "", away},
 		{"relaying refused", "a@far.example", "b@other.example", "5.7.1", away},
 		{"own reverse-path is no permission", "romeo@home.example", "b@other.example", "5.7.1", away},
 		{"relaying for a trusted client", "romeo@home.example", "b@other.example", "", here},

@@ -16,11 +16,19 @@ func (g *Gateway) verifyLocal(ctx context.Context, d Domain, sender mail.Address
 	if d.Verifier == nil {
 		return make([]*mail.Failure, len(rcpts))
 	}
-	return g.remembered(verdictKey{sender: sender, utf8: utf8}, rcpts, func(ask []mail.Recipient) ([]*mail.Failure, error) {
+	out := g.remembered(verdictKey{sender: sender, utf8: utf8}, rcpts, func(ask []mail.Recipient) ([]*mail.Failure, error) {
 		ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 		defer cancel()
 		return d.Verifier.Verify(ctx, sender, utf8, ask)
 	})
+	for i, f := range out {
+		// RFC 5321 section 4.5.1: it exists in every domain. A neighbour that
+		// still refuses it when the mail comes makes a DSN.
+		if f != nil && f.Class == mail.Permanent && strings.EqualFold(rcpts[i].Address.Local, "postmaster") {
+			out[i] = nil
+		}
+	}
+	return out
 }
 
 // verifyPeer asks a peer about a recipient. Only a permanent refusal counts:

@@ -5,7 +5,10 @@ package schema
 
 import (
 	"embed"
+	"fmt"
 	"io/fs"
+	"strconv"
+	"strings"
 )
 
 //go:embed sqlite/*.sql postgres/*.sql
@@ -21,4 +24,39 @@ func Postgres() fs.FS { return sub("postgres") }
 func sub(dir string) fs.FS {
 	f, _ := fs.Sub(files, dir)
 	return f
+}
+
+// Migration is one step of a schema.
+type Migration struct {
+	Version int64  `json:"version"`
+	Name    string `json:"name"`
+}
+
+// Migrations lists those above a version, in their order.
+func Migrations(of fs.FS, above int64) ([]Migration, error) {
+	files, err := fs.Glob(of, "*.sql") // sorted, and the numbers have leading zeros
+	if err != nil {
+		return nil, err
+	}
+	var out []Migration
+	for _, file := range files {
+		number, name, _ := strings.Cut(strings.TrimSuffix(file, ".sql"), "_")
+		n, err := strconv.ParseInt(number, 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("migration %s has no number", file)
+		}
+		if n > above {
+			out = append(out, Migration{n, name})
+		}
+	}
+	return out, nil
+}
+
+// Newest is the version of a schema that all migrations have been applied to.
+func Newest(of fs.FS) (int64, error) {
+	all, err := Migrations(of, 0)
+	if err != nil || len(all) == 0 {
+		return 0, err
+	}
+	return all[len(all)-1].Version, nil
 }

@@ -17,6 +17,7 @@ import (
 
 	"mailxmppd/admin"
 	"mailxmppd/config"
+	"mailxmppd/store"
 	"mailxmppd/store/sqlite"
 	"mailxmppd/store/storetest"
 )
@@ -306,7 +307,13 @@ func TestCheckWhileRunning(t *testing.T) {
 }
 
 // serveAdmin opens the site's store and serves its socket, as serve does.
-func serveAdmin(t *testing.T, cfg *config.Config) (changes chan struct{}) {
+func serveAdmin(t *testing.T, cfg *config.Config) {
+	t.Helper()
+	serveAdminStore(t, cfg)
+}
+
+// serveAdminStore is serveAdmin for a test that works on the store too.
+func serveAdminStore(t *testing.T, cfg *config.Config) store.Store {
 	t.Helper()
 	st, err := openStore(t.Context(), cfg, quiet())
 	if err != nil {
@@ -317,8 +324,7 @@ func serveAdmin(t *testing.T, cfg *config.Config) (changes chan struct{}) {
 		st.Close()
 		t.Fatal(err)
 	}
-	changes = make(chan struct{}, 16)
-	server := admin.New(st, slog.New(slog.DiscardHandler), func() { changes <- struct{}{} })
+	server := admin.New(st, slog.New(slog.DiscardHandler), func() {})
 	server.Allow(admin.Operator{Fail: bounceInStore(st), Backup: st.(*sqlite.Store).Backup})
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ln) }()
@@ -335,5 +341,5 @@ func serveAdmin(t *testing.T, cfg *config.Config) (changes chan struct{}) {
 			t.Error(err)
 		}
 	})
-	return changes
+	return st
 }

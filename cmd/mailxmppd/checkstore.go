@@ -9,13 +9,9 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
-
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"mailxmppd/schema"
+	"mailxmppd/store/postgres"
 )
 
 // store tells whether the store can be used, without making, migrating or
@@ -61,62 +57,53 @@ func (n *inspection) sqliteStore(ctx context.Context, path string) {
 		n.add(levelError, "store", "%s cannot be read as a store: %s", path, err)
 		return
 	}
-	n.schema(path, has, schema.SQLite())
+	knows, err := schema.Newest(schema.SQLite())
+	if err != nil {
+		n.add(levelError, "store", "%s", err)
+		return
+	}
+	n.schema(path, has, knows)
 }
 
 func (n *inspection) postgresStore(ctx context.Context) {
 	where := n.cfg.Redacted().Store.URL
-	conn, err := pgx.Connect(ctx, n.cfg.Store.URL)
-	if err != nil {
-		n.add(levelError, "store", "%s: %s", where, withoutURL(err))
-		return
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	var commit, fsync, standbys string
-	err = conn.QueryRow(ctx, `SELECT current_setting('synchronous_commit'), current_setting('fsync'), current_setting('synchronous_standby_names')`).
-		Scan(&commit, &fsync, &standbys)
+	r, d, err := postgres.Inspect(ctx, postgres.Config{URL: n.cfg.Store.URL, Schema: n.cfg.Store.Schema})
 	if err != nil {
 		n.add(levelError, "store", "%s: %s", where, err)
 		return
 	}
-	if commit == "off" || fsync == "off" {
-		n.add(levelError, "store", "synchronous_commit is %s and fsync is %s: accepted mail would be lost in a crash", commit, fsync)
+	for _, p := range unsafe(d) {
+		n.add(p.Level, "store", "%s", p.Text)
 	}
-	if standbys == "" {
-		n.add(levelWarning, "store", "no synchronous standby: a fail-over of the database would lose the newest mail")
-	}
-	table := pgx.Identifier{n.cfg.Store.Schema, "goose_db_version"}.Sanitize()
-	var there bool
-	if err = conn.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, table).Scan(&there); err == nil && !there {
+	if r.Schema == 0 {
 		n.add(levelOK, "store", "schema %s will be made in %s", n.cfg.Store.Schema, where)
 		return
 	}
-	var has int64
-	if err == nil {
-		err = conn.QueryRow(ctx, `SELECT coalesce(max(version_id), 0) FROM `+table+` WHERE is_applied`).Scan(&has)
-	}
-	if err != nil {
-		n.add(levelError, "store", "schema %s in %s: %s", n.cfg.Store.Schema, where, err)
-		return
-	}
-	n.schema("schema "+n.cfg.Store.Schema+" in "+where, has, schema.Postgres())
+	n.schema("schema "+n.cfg.Store.Schema+" in "+where, r.Schema, r.Knows)
 }
 
-// withoutURL keeps a password out of what a refused URL is answered with.
-func withoutURL(err error) error {
-	if _, ok := errors.AsType[*pgconn.ParseConfigError](err); ok {
-		return errors.New("is not a URL that PostgreSQL takes")
+// unsafe says what a PostgreSQL server does not promise of accepted mail.
+func unsafe(d postgres.Durability) (found []finding) {
+	add := func(l level, format string, args ...any) {
+		found = append(found, finding{Level: l, Part: "store", Text: fmt.Sprintf(format, args...)})
 	}
-	return err
+	switch {
+	case d.Commit == "off" || d.Fsync == "off":
+		add(levelError, "synchronous_commit is %s and fsync is %s: accepted mail would be lost in a crash", d.Commit, d.Fsync)
+	case d.Required == "":
+		add(levelWarning, "no synchronous standby: a fail-over of the database would lose the newest mail")
+	case d.Commit == "local":
+		add(levelWarning, "synchronous_commit is local, which waits for no standby: a fail-over of the database would lose the newest mail")
+	case !d.SurvivesFailover():
+		add(levelWarning, "synchronous_standby_names is %q but no such standby streams: every write waits until one does", d.Required)
+	}
+	return found
 }
 
 // schema compares the version of a store with the newest that this program
 // brings.
-func (n *inspection) schema(where string, has int64, migrations fs.FS) {
-	knows, err := newest(migrations)
+func (n *inspection) schema(where string, has, knows int64) {
 	switch {
-	case err != nil:
-		n.add(levelError, "store", "%s", err)
 	case has > knows:
 		n.add(levelError, "store", "%s is at schema version %d, this program knows %d: a newer program wrote it", where, has, knows)
 	case has < knows:
@@ -124,22 +111,4 @@ func (n *inspection) schema(where string, has int64, migrations fs.FS) {
 	default:
 		n.add(levelOK, "store", "%s is at schema version %d", where, has)
 	}
-}
-
-// newest returns the highest number among the names of migrations.
-func newest(migrations fs.FS) (int64, error) {
-	names, err := fs.Glob(migrations, "*.sql")
-	if err != nil {
-		return 0, err
-	}
-	var high int64
-	for _, name := range names {
-		number, _, _ := strings.Cut(name, "_")
-		n, err := strconv.ParseInt(number, 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("migration %s has no number", name)
-		}
-		high = max(high, n)
-	}
-	return high, nil
 }

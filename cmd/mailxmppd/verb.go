@@ -80,7 +80,7 @@ func (a absentStore) permits(path string) error {
 		return nil
 	}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && os.Geteuid() == 0 && st.Uid != 0 {
-		return fmt.Errorf("there is no store at %s yet: make the first user as the one that the gateway runs as, number %d", path, st.Uid)
+		return fmt.Errorf("there is no store at %s yet: do this as the user that the gateway runs as, number %d", path, st.Uid)
 	}
 	return nil
 }

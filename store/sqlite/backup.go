@@ -10,8 +10,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/pressly/goose/v3"
-
 	"mailxmppd/schema"
 	"mailxmppd/store"
 )
@@ -42,7 +40,39 @@ func (s *Store) Backup(ctx context.Context, path string) (err error) {
 	// only keep the writer waiting.
 	s.backups.Add(1)
 	defer s.backups.Add(-1)
-	c, err := openConn(s.path, "busy_timeout=10000", "cache_size=-2048")
+	return snapshotInto(ctx, s.path, part, path)
+}
+
+// BackupClosed is Backup of a store that nobody has open, as it is: its tables
+// are not brought up to date.
+func BackupClosed(ctx context.Context, path, file string) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("backup %s: %w", file, err)
+		}
+	}()
+	if _, err := os.Lstat(file); err == nil {
+		return os.ErrExist
+	}
+	if _, err := os.Stat(path); err != nil {
+		return err
+	}
+	held, err := lock(path + ".lock")
+	if err != nil {
+		return err
+	}
+	defer held.Close()
+	part, err := newPart(file)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(part)
+	return snapshotInto(ctx, path, part, file)
+}
+
+// snapshotInto writes what is in a database into part, which becomes file.
+func snapshotInto(ctx context.Context, path, part, file string) error {
+	c, err := openConn(path, "busy_timeout=10000", "cache_size=-2048")
 	if err != nil {
 		return err
 	}
@@ -50,7 +80,7 @@ func (s *Store) Backup(ctx context.Context, path string) (err error) {
 	if err = errors.Join(explain(err), c.close()); err != nil {
 		return err
 	}
-	return intoPlace(ctx, part, path)
+	return intoPlace(ctx, part, file)
 }
 
 // Restore puts a backup to where a store is to be opened, which must be free:
@@ -72,28 +102,37 @@ func Restore(ctx context.Context, backup, path string) (err error) {
 			return fmt.Errorf("%s: %w", name, os.ErrExist)
 		}
 	}
-	if err := knownVersion(ctx, backup); err != nil {
-		return err
-	}
-	from, err := os.Open(backup)
-	if err != nil {
-		return err
-	}
-	defer from.Close()
-	part, err := newPart(path)
+	part, err := copyBeside(ctx, backup, path)
 	if err != nil {
 		return err
 	}
 	defer os.Remove(part)
-	to, err := os.OpenFile(part, os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(to, from)
-	if err = errors.Join(err, to.Close()); err != nil {
-		return explain(err)
-	}
 	return intoPlace(ctx, part, path)
+}
+
+// copyBeside copies a backup to a new file beside path.
+func copyBeside(ctx context.Context, backup, path string) (part string, err error) {
+	if err := knownVersion(ctx, backup); err != nil {
+		return "", err
+	}
+	from, err := os.Open(backup)
+	if err != nil {
+		return "", err
+	}
+	defer from.Close()
+	if part, err = newPart(path); err != nil {
+		return "", err
+	}
+	to, err := os.OpenFile(part, os.O_WRONLY, 0)
+	if err == nil {
+		_, err = io.Copy(to, from)
+		err = explain(errors.Join(err, to.Close()))
+	}
+	if err != nil {
+		os.Remove(part)
+		return "", err
+	}
+	return part, nil
 }
 
 // newPart makes an empty file beside path, for nobody else to read.
@@ -135,22 +174,26 @@ func knownVersion(ctx context.Context, path string) error {
 	if _, err := os.Stat(path); err != nil {
 		return err
 	}
-	db, err := sql.Open("sqlite", "file:"+path+"?mode=ro&immutable=1")
-	if err != nil {
-		return explain(err)
-	}
-	defer db.Close()
-	var has int64
-	if err := db.QueryRowContext(ctx, "SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied").Scan(&has); err != nil {
-		return fmt.Errorf("%s is no store: %w", path, explain(err))
-	}
-	sources, err := goose.NewProvider(goose.DialectSQLite3, db, schema.SQLite(), goose.WithDisableGlobalRegistry(true))
-	if err != nil {
-		return err
-	}
-	list := sources.ListSources()
-	if knows := list[len(list)-1].Version; has > knows {
+	has, knows, err := versions(ctx, "file:"+path+"?mode=ro&immutable=1")
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s is no store: %w", path, err)
+	case has > knows:
 		return fmt.Errorf("%s: %w: it has schema %d, this program knows %d", path, store.ErrNewer, has, knows)
 	}
 	return nil
+}
+
+// versions are that of a store's tables and the newest that we know.
+func versions(ctx context.Context, dsn string) (has, knows int64, err error) {
+	db, err := sql.Open("sqlite", dsn)
+	if err != nil {
+		return 0, 0, explain(err)
+	}
+	defer db.Close()
+	if err := db.QueryRowContext(ctx, "SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied").Scan(&has); err != nil {
+		return 0, 0, explain(err)
+	}
+	knows, err = schema.Newest(schema.SQLite())
+	return has, knows, err
 }

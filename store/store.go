@@ -124,12 +124,14 @@ type Store interface {
 	Policies
 	Grants
 	TLSReports
+	Signing
+	ReturnPaths
 	Queue
 
 	// Maintain removes what has outlived its retention: acceptances, open
 	// transfers, traces of finished messages, the content of dropped ones,
-	// expired policies and grants, old days of TLS reports, content that nothing
-	// refers to.
+	// expired policies, grants and return paths, old days of TLS reports, content
+	// that nothing refers to.
 	// At most one bounded batch of each a call; more reports that some is left.
 	Maintain(ctx context.Context, r Retention) (more bool, err error)
 

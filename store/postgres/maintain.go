@@ -85,6 +85,10 @@ func removals(r store.Retention) []struct {
 			DELETE FROM tls_reports WHERE ctid = ANY (ARRAY(
 				SELECT ctid FROM tls_reports WHERE day < to_char((now() - $2 * interval '1 second') AT TIME ZONE 'UTC', 'YYYY-MM-DD')
 				LIMIT $1 FOR UPDATE SKIP LOCKED))`, seconds(r.TLSReports)},
+		{"expired return paths", `
+			DELETE FROM return_paths WHERE ctid = ANY (ARRAY(
+				SELECT ctid FROM return_paths WHERE expires_at <= now() - $2 * interval '1 second'
+				ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED))`, 0},
 	}
 }
 

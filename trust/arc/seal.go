@@ -3,9 +3,6 @@ package arc
 import (
 	"bufio"
 	"crypto"
-	"crypto/ed25519"
-	"crypto/rand"
-	"crypto/rsa"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
@@ -58,7 +55,7 @@ func (s Sealer) Seal(message io.Reader, chain Chain, methods []authres.Method, n
 	if chain.highest >= maxSets {
 		return "", ErrNotSealed
 	}
-	algorithm, err := algorithmOf(s.Key)
+	algorithm, err := dkim.AlgorithmOf(s.Key)
 	if err != nil {
 		return "", err
 	}
@@ -77,10 +74,11 @@ func (s Sealer) Seal(message io.Reader, chain Chain, methods []authres.Method, n
 	results += authres.FormatValue(len(results), s.AuthservID, methods) + "\r\n"
 
 	digest := sha256.New()
-	names := cover(digest, h)
-	signature, err := s.sign(digest, fmt.Sprintf(
+	// One From more than there are: a second author cannot be added.
+	names := dkim.Cover(digest, h, signed, []string{"from"})
+	signature, err := dkim.SignField(digest, fmt.Sprintf(
 		"ARC-Message-Signature: i=%d; a=%s; c=relaxed/relaxed;\r\n\td=%s; s=%s; t=%d;\r\n\th=%s;\r\n\tbh=%s;",
-		i, algorithm, s.Domain, s.Selector, now.Unix(), strings.Join(names, ":\r\n\t "), base64.StdEncoding.EncodeToString(body.Sum(dkim.Relaxed))))
+		i, algorithm, s.Domain, s.Selector, now.Unix(), strings.Join(names, ":\r\n\t "), base64.StdEncoding.EncodeToString(body.Sum(dkim.Relaxed))), s.Key)
 	if err != nil {
 		return "", err
 	}
@@ -94,67 +92,16 @@ func (s Sealer) Seal(message io.Reader, chain Chain, methods []authres.Method, n
 		}
 	}
 	cover1(digest, results, signature)
-	seal, err := s.sign(digest, fmt.Sprintf("ARC-Seal: i=%d; a=%s; t=%d; cv=%s;\r\n\td=%s; s=%s;",
-		i, algorithm, now.Unix(), cv, s.Domain, s.Selector))
+	seal, err := dkim.SignField(digest, fmt.Sprintf("ARC-Seal: i=%d; a=%s; t=%d; cv=%s;\r\n\td=%s; s=%s;",
+		i, algorithm, now.Unix(), cv, s.Domain, s.Selector), s.Key)
 	if err != nil {
 		return "", err
 	}
 	return seal + signature + results, nil
 }
 
-// cover hashes the fields to be signed, of several with one name the last
-// first, and returns their names as h= has them.
-func cover(digest hash.Hash, h header.Header) []string {
-	var names []string
-	for _, name := range signed {
-		fields := h.All(name)
-		for n := len(fields) - 1; n >= 0; n-- {
-			cover1(digest, fields[n].Raw)
-			names = append(names, name)
-		}
-		if name == "from" {
-			// One more than there are: a second author cannot be added.
-			names = append(names, name)
-		}
-	}
-	return names
-}
-
 func cover1(digest hash.Hash, fields ...string) {
 	for _, raw := range fields {
 		io.WriteString(digest, dkim.Relaxed.CanonicalField(raw))
 	}
-}
-
-// sign adds b= to a field, over what digest has seen and the field itself.
-func (s Sealer) sign(digest hash.Hash, field string) (string, error) {
-	field += "\r\n\tb="
-	io.WriteString(digest, strings.TrimSuffix(dkim.Relaxed.CanonicalField(field), "\r\n"))
-	opts := crypto.SignerOpts(crypto.SHA256)
-	if _, ok := s.Key.Public().(ed25519.PublicKey); ok {
-		opts = crypto.Hash(0) // RFC 8463 section 3: the digest is the message
-	}
-	sig, err := s.Key.Sign(rand.Reader, digest.Sum(nil), opts)
-	if err != nil {
-		return "", fmt.Errorf("arc: %w", err)
-	}
-	b := base64.StdEncoding.EncodeToString(sig)
-	for len(b) > 68 {
-		field += b[:68] + "\r\n\t "
-		b = b[68:]
-	}
-	return field + b + "\r\n", nil
-}
-
-func algorithmOf(key crypto.Signer) (string, error) {
-	if key == nil {
-		return "", errors.New("arc: no key")
-	}
-	switch key.Public().(type) {
-	case *rsa.PublicKey:
-		return "rsa-sha256", nil
-	case ed25519.PublicKey:
-		return "ed25519-sha256", nil
-	}
-	return "", errors.New("arc: neither an RSA nor an Ed25519 key")
 }

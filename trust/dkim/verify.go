@@ -1,5 +1,5 @@
-// Package dkim verifies DKIM signatures (RFC 6376, RFC 8301, RFC 8463), and
-// lends the ARC package what the two have in common.
+// Package dkim makes and verifies DKIM signatures (RFC 6376, RFC 8301, RFC
+// 8463), and lends the ARC package what the two have in common.
 //
 // Invariants: a message is read once, whatever the number of its signatures,
 // and its body is never held; each key is asked for once; the number of

@@ -31,6 +31,7 @@ const present, absent mail.ID = "01JDX2V9N0000000000000000A", "01JDX2V9N00000000
 // was asked for.
 type fakeStore struct {
 	people
+	ring
 	broken error
 	block  chan struct{} // List waits for it, when set
 	filter atomic.Pointer[store.Filter]

@@ -19,6 +19,9 @@
 //	GET  /user?name=              one of them
 //	PUT  /user                    store one: the body is a store.User
 //	DELETE /user?name=            forget one
+//	GET  /keys                    what signs our mail, private keys included
+//	POST /keys                    store some of one domain: the body is a list of store.SigningKey
+//	DELETE /key?domain=&selector= forget one
 //
 // Answers are JSON: store.Entry, store.Record, store.User with what is kept of
 // the password, Count, Health, or Fault with a status of 400 and above. Whoever
@@ -60,6 +63,7 @@ type Store interface {
 	store.Users
 	// TLSDays returns what is known of how TLS fared on a day (store.TLSReports).
 	TLSDays(ctx context.Context, day, domain string) ([]store.TLSDay, error)
+	store.Signing
 	// Release makes the waiting deliveries to a domain due now, all for "".
 	Release(ctx context.Context, domain string) (int, error)
 }
@@ -99,6 +103,8 @@ type Operator struct {
 	// Fail ends open deliveries of a message, or the n-th one if n >= 0, with a
 	// DSN of that text ("" for the gateway's own words), and says how many.
 	Fail func(ctx context.Context, id mail.ID, n int, by, text string) (int, error)
+	// Rekeyed is called after signing keys were stored or deleted.
+	Rekeyed func()
 	// Backup writes what the store holds into a new file.
 	Backup func(ctx context.Context, file string) error
 }
@@ -122,6 +128,9 @@ func New(st Store, log *slog.Logger, onChange func()) *Server {
 	mux.HandleFunc("GET /user", s.answer(s.user))
 	mux.HandleFunc("PUT /user", s.answer(s.putUser))
 	mux.HandleFunc("DELETE /user", s.answer(s.deleteUser))
+	mux.HandleFunc("GET /keys", s.answer(s.keys))
+	mux.HandleFunc("POST /keys", s.answer(s.addKeys))
+	mux.HandleFunc("DELETE /key", s.answer(s.deleteKey))
 	s.http = http.Server{
 		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.bounded(mux, w, r) }),
 		ReadHeaderTimeout: requestTimeout,

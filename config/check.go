@@ -33,6 +33,7 @@ func check(r *report, base string, cfg *Config) {
 	c.peers(cfg.Peers)
 	c.components(cfg)
 	c.srs(cfg)
+	c.dkim(&cfg.DKIM)
 	c.routes(cfg)
 	c.limits(&cfg.Limits)
 	c.oauth(&cfg.OAuth)

@@ -28,6 +28,7 @@ type Config struct {
 	Peers      []Peer      `toml:"peer"`
 	Components []Component `toml:"component"`
 	SRS        SRS         `toml:"srs"`
+	DKIM       DKIM        `toml:"dkim"`
 	Routes     []Route     `toml:"route"`
 	Limits     Limits      `toml:"limits"`
 	Log        Log         `toml:"log"`

@@ -15,6 +15,7 @@ func (c *Config) defaults() {
 	c.DNS.Timeout = span(5 * time.Second)
 	c.XMPP.defaults()
 	c.SRS.Enabled = true
+	c.DKIM.defaults()
 	c.SMTP.MXPort = 25
 	c.SMTP.TLS = TLSOpportunistic
 	c.SMTP.MTASTS = true

@@ -16,6 +16,7 @@ type Entrance struct {
 	*Gateway
 	Trusted []netip.Prefix // clients that may send to any domain
 	Local   bool           // it is a local socket: whoever may open it may, too
+	Sign    bool           // what those send whose author is of a domain of ours is signed
 }
 
 // Sender judges the reverse-path at MAIL.
@@ -97,6 +98,8 @@ func (g *Gateway) meant(r mail.Recipient) (out mail.Recipient, returned bool, fa
 func (e *Entrance) Accept(ctx context.Context, c mail.Client, m *mail.Message, perRecipient bool) []mail.Verdict {
 	var verdicts []mail.Verdict
 	if f := e.mayUseAuthors(ctx, c.User, m.Content); f != nil {
+		verdicts = refusal(f)
+	} else if f := e.sign(ctx, c, m); f != nil {
 		verdicts = refusal(f)
 	} else {
 		verdicts = e.accept(ctx, m, c.ESMTP, perRecipient)

@@ -160,6 +160,7 @@ func (g *Gateway) writeDSN(n notice) (*store.NewMessage, error) {
 		return nil, err
 	}
 	m.Content, m.Facts = buf, buf.Facts()
+	m.Trace = g.signedNotice(buf)
 	if m.Facts.EightBit {
 		m.Envelope.Body = mail.Body8BitMIME
 	}

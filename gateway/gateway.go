@@ -94,6 +94,7 @@ type Config struct {
 	Legacy   func(domain string) Transport        // for domains that are not ours and no peers
 	Hop      func(next string) (Transport, error) // for what an operator redirected; nil: nothing can be
 	SRS      *SRS                                 // rewrites foreign reverse-paths for peers; nil: such mail is refused
+	Signer   Signer                               // of our own mail; nil: none is signed
 	Owners   Owners                               // whose addresses are whose; nil: authenticated users own none
 	LoopKey  []byte                               // the same on all nodes; none: looping mail is found by its hops alone
 	Hops     int                                  // Received fields that a message may carry; 0 for mail.MaxHops

@@ -1,6 +1,7 @@
 // Command mailxmppd is the gateway: serve runs it, check judges its
 // configuration, queue looks after what it holds, store after where it holds
-// it, user after who may submit mail, demo shows it at work.
+// it, user after who may submit mail, keys after what signs it, demo shows it
+// at work.
 //
 // Every command ends with exit code 0, or with one clear line on standard
 // error for each thing that is wrong and exit code 1; a command line that
@@ -44,7 +45,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
-	root.AddCommand(serveCommand(), demoCommand(), checkCommand(), countersCommand(), queueCommand(), storeCommand(), userCommand(), tlsReportCommand(), versionCommand())
+	root.AddCommand(serveCommand(), demoCommand(), checkCommand(), countersCommand(), queueCommand(), storeCommand(), userCommand(), keysCommand(), tlsReportCommand(), versionCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

@@ -91,6 +91,8 @@ func TestCommandLines(t *testing.T) {
 		{"user addresses juliet --config " + absent, 2, "mailxmppd: requires at least 2 arg(s), only received 1; see mailxmppd user addresses --help\n"},
 		{"user addresses juliet @a..b --config " + absent, 2, "mailxmppd: domain \"a..b\": empty label; see mailxmppd user addresses --help\n"},
 		{"user del juliet --config " + absent, 1, "mailxmppd: " + absent + ": no such file or directory\n"},
+		{"keys", 2, "mailxmppd: no keys command given; see mailxmppd keys --help\n"},
+		{"keys remove capulet.example --config " + absent, 2, "mailxmppd: accepts 2 arg(s), received 1; see mailxmppd keys remove --help\n"},
 		{"version --json=maybe", 2, "mailxmppd: invalid argument \"maybe\" for \"--json\" flag: strconv.ParseBool: parsing \"maybe\": invalid syntax; see mailxmppd version --help\n"},
 		{"version", 0, ""},
 		{"help", 0, ""},

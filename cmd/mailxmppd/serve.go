@@ -15,6 +15,7 @@ import (
 	"mailxmppd/config"
 	"mailxmppd/gateway"
 	"mailxmppd/smtpbridge"
+	"mailxmppd/trust/signing"
 )
 
 // How long each step of an ordered stop may take.
@@ -56,6 +57,7 @@ type parts struct {
 	xmpp         *xmppSide
 	reporter     *smtpbridge.TLSReporter // nil: nobody is told
 	gateway      *gateway.Gateway
+	signing      *signing.Signer  // nil: nothing is signed
 	smtp         []service        // one for each listener of the configuration
 	streams      []streamListener // for peers
 	admin        *service
@@ -149,6 +151,9 @@ func (p *parts) run(ctx context.Context) error {
 		servers.Go(func() error { return c.Run(streamCtx) })
 	}
 	servers.Go(func() error { p.certificates.watch(ctx); return nil })
+	if p.signing != nil {
+		servers.Go(func() error { p.signing.Run(ctx); return nil })
+	}
 	delivering, stopDelivering := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopDelivering()
 	delivered := make(chan struct{})

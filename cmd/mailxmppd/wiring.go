@@ -33,6 +33,13 @@ func assemble(ctx context.Context, cfg *config.Config, st store.Store, log *slog
 		return nil, err
 	}
 	p := &parts{certificates: certs}
+	var signer gateway.Signer
+	if p.signing = newSigning(cfg, st, resolver, log); p.signing != nil {
+		if err := p.signing.Refresh(ctx); err != nil {
+			return nil, err
+		}
+		signer = p.signing
+	}
 	if err := p.newSMTPClient(cfg, st, resolver, roots, log); err != nil {
 		return nil, err
 	}
@@ -57,7 +64,7 @@ func assemble(ctx context.Context, cfg *config.Config, st store.Store, log *slog
 		return nil, err
 	}
 	p.gateway, err = gateway.New(gateway.Config{
-		SRS: srs, LoopKey: loopKey, Hops: cfg.Limits.Hops,
+		Signer: signer, SRS: srs, LoopKey: loopKey, Hops: cfg.Limits.Hops,
 		Hostname: cfg.SMTP.Hostname, Domains: domains, Store: st, Legacy: legacy, Hop: namedHop(cfg, p.client), Owners: smtpUsers(cfg, st), Log: log,
 		Peers:          peering{p.xmpp.directory, p.xmpp.sender},
 		DoubtOtherPath: cfg.XMPP.InDoubt == config.InDoubtOtherPath,
@@ -78,7 +85,9 @@ func assemble(ctx context.Context, cfg *config.Config, st store.Store, log *slog
 	if cfg.Admin.Socket != "" {
 		server := admin.New(st, log, p.gateway.QueueChanged)
 		server.ShowCounters(func() map[string]any { return p.counters(cfg) })
-		server.Allow(operatorOf(p.gateway, st))
+		operator := operatorOf(p.gateway, st)
+		operator.Rekeyed = p.rekeyed
+		server.Allow(operator)
 		p.admin = &service{server: server}
 	}
 	return p, nil

@@ -99,7 +99,7 @@ func (p *parts) buildServers(ctx context.Context, cfg *config.Config, st store.S
 			Extensions: extensions, Limits: serverLimits(cfg), Timeouts: serverTimeouts(cfg), Rates: rates, Crowd: crowd,
 			Proxies: prefixes(l.Proxies), XClient: prefixes(l.XClient), XForward: prefixes(l.XForward),
 			Guard: guard, RepairLF: l.RepairLF,
-			Handler: &gateway.Entrance{Gateway: p.gateway, Trusted: trusted, Local: local}, Log: log,
+			Handler: &gateway.Entrance{Gateway: p.gateway, Trusted: trusted, Local: local, Sign: cfg.DKIM.Signs(l.Kind)}, Log: log,
 		}
 		if l.TLS != config.ListenPlain {
 			sc.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certs.forSMTP}

@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto"
@@ -12,6 +13,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,6 +27,9 @@ import (
 	"mailxmppd/mail"
 	"mailxmppd/trust"
 	"mailxmppd/trust/authres"
+	"mailxmppd/trust/dkim"
+	"mailxmppd/trust/header"
+	"mailxmppd/trust/signing"
 )
 
 // server is where the zones are served: OpenDKIM asks at port 53 only.
@@ -203,6 +208,93 @@ func TestDKIM(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSign: what we sign for our users is right to four programs, and no longer
+// once anything is changed or added.
+func TestSign(t *testing.T) {
+	made, err := signing.GenerateAll("signer.example", time.Now(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	zone := Zone{}
+	var keys []signing.Key
+	for _, m := range made {
+		k, err := signing.Open(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		record, err := k.Record()
+		if err != nil {
+			t.Fatal(err)
+		}
+		zone[k.RecordName()] = text(record)
+		keys = append(keys, k)
+	}
+	resolver := serve(t, zone)
+	type row struct {
+		name    string
+		message string
+		pass    bool
+	}
+	var rows []row
+	for _, k := range keys {
+		good := signOurs(t, plain, k)
+		rows = append(rows,
+			row{k.Kind, good, true},
+			row{k.Kind + ", a long subject and no body", signOurs(t, strings.Replace(plain[:strings.Index(plain, "\r\n\r\n")+4], "spaces", strings.Repeat("x y ", 200), 1), k), true},
+			row{k.Kind + ", another body", strings.Replace(good, "east", "west", 1), false},
+			row{k.Kind + ", a second subject", "Subject: x\r\n" + good, false},
+			row{k.Kind + ", a second recipient", "To: x@y.example\r\n" + good, false},
+			row{k.Kind + ", another date", strings.Replace(good, "Date: Mon", "Date: Tue", 1), false},
+		)
+	}
+	var messages [][]byte
+	for _, r := range rows {
+		messages = append(messages, []byte(r.message))
+	}
+	py, err := askPython(within(t), job{Zone: zone, Messages: messages})
+	if err != nil {
+		t.Fatal(err)
+	}
+	perl, err := askPerl(within(t), t.TempDir(), server+":53", messages)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for i, r := range rows {
+		t.Run(r.name, func(t *testing.T) {
+			if ev := ours(t, resolver, messages[i]); (ev.DKIM[0].Result == authres.Pass) != r.pass {
+				t.Errorf("ours: %s %s", ev.DKIM[0].Result, ev.DKIM[0].Reason)
+			}
+			if open, err := askOpenDKIM(within(t), dir, server, messages[i]); err != nil || open != r.pass {
+				t.Errorf("OpenDKIM says %v, %v", open, err)
+			}
+			if (py.Signatures[i][0] == "pass") != r.pass {
+				t.Errorf("dkimpy says %v", py.Signatures[i])
+			}
+			if (perl[i][1] == "pass") != r.pass && strings.HasPrefix(r.name, "rsa") { // Mail::DKIM does not know Ed25519
+				t.Errorf("Mail::DKIM says %v", perl[i])
+			}
+		})
+	}
+}
+
+// signOurs prepends a signature as the gateway makes it.
+func signOurs(t *testing.T, message string, k signing.Key) string {
+	t.Helper()
+	r := bufio.NewReader(strings.NewReader(message))
+	h, err := header.Read(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := dkim.NewBody(dkim.Relaxed)
+	io.Copy(body, r)
+	field, err := dkim.Signer{Domain: k.Domain, Selector: k.Selector, Key: k.Signer}.Sign(h, body, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return field + message
 }
 
 // TestRealMessages: real messages, signed by dkimpy in every form, are valid to

@@ -45,7 +45,7 @@ type Config struct {
 const (
 	lookAgain   = time.Hour       // at the records of keys that are published
 	lookSooner  = 5 * time.Minute // at the store, and at records that are missing
-	lookTimeout = 20 * time.Second
+	lookTimeout = 5 * time.Second // the start waits for it
 )
 
 // Signer signs. Safe for concurrent use.

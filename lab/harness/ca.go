@@ -53,6 +53,15 @@ func (ca *CA) Issue(names ...string) (certFile, keyFile string, err error) {
 
 // IssueFor is Issue with other extended key usages.
 func (ca *CA) IssueFor(usages []x509.ExtKeyUsage, names ...string) (certFile, keyFile string, err error) {
+	return ca.issue(usages, time.Now().Add(24*time.Hour), names)
+}
+
+// IssueExpired is Issue for a time that is over.
+func (ca *CA) IssueExpired(names ...string) (certFile, keyFile string, err error) {
+	return ca.issue([]x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, time.Now().Add(-time.Minute), names)
+}
+
+func (ca *CA) issue(usages []x509.ExtKeyUsage, until time.Time, names []string) (certFile, keyFile string, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return "", "", err
@@ -61,7 +70,7 @@ func (ca *CA) IssueFor(usages []x509.ExtKeyUsage, names ...string) (certFile, ke
 		SerialNumber: big.NewInt(time.Now().UnixNano()),
 		Subject:      pkix.Name{CommonName: names[0]},
 		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(24 * time.Hour),
+		NotAfter:     until,
 		ExtKeyUsage:  usages,
 	}
 	for _, n := range names {

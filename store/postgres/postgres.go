@@ -79,11 +79,26 @@ var schemaName = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,62}$`)
 // of the same node name held, and starts the writer. The context bounds the
 // opening only.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	pcfg, err := poolConfig(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := migrate(ctx, pcfg.ConnConfig, cfg.Schema); err != nil {
+		return nil, fmt.Errorf("open store: %w", failed(err))
+	}
+	return start(ctx, cfg, pcfg)
+}
+
+// complete puts in what was left out.
+func (cfg *Config) complete() error {
 	if cfg.Schema == "" {
 		cfg.Schema = "mailxmppd"
 	}
 	if !schemaName.MatchString(cfg.Schema) {
-		return nil, fmt.Errorf("schema name %q: want lower-case letters, digits and underscores, at most 63", cfg.Schema)
+		return fmt.Errorf("schema name %q: want lower-case letters, digits and underscores, at most 63", cfg.Schema)
 	}
 	if cfg.Node == "" {
 		cfg.Node = string(mail.NewID())
@@ -95,14 +110,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	pcfg, err := poolConfig(cfg)
-	if err != nil {
-		return nil, err
-	}
-	if err := migrate(ctx, pcfg.ConnConfig, cfg.Schema); err != nil {
-		return nil, fmt.Errorf("open store: %w", failed(err))
-	}
-	return start(ctx, cfg, pcfg)
+	return nil
 }
 
 func start(ctx context.Context, cfg Config, pcfg *pgxpool.Config) (*Store, error) {
@@ -119,6 +127,9 @@ func start(ctx context.Context, cfg Config, pcfg *pgxpool.Config) (*Store, error
 	s.walked.Store(new(string))
 	l := &listener{store: s, config: pcfg.ConnConfig}
 	if err = l.connect(ctx); err == nil {
+		err = refuseUnfinished(ctx, l.conn, cfg.Schema)
+	}
+	if err == nil {
 		err = s.releaseOwn(ctx)
 	}
 	if err != nil {

@@ -148,6 +148,9 @@ func (s *Store) openWriter(ctx context.Context) (*conn, error) {
 		err = s.migrate(ctx)
 	}
 	if err == nil {
+		err = refuseMoved(c)
+	}
+	if err == nil {
 		err = s.takeOver(c)
 	}
 	if err != nil {

@@ -25,7 +25,7 @@ func storeCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(*cobra.Command, []string) error { return errors.New("no store command given") },
 	}
-	cmd.AddCommand(storeCheckCommand(), storeBackupCommand(), storeRestoreCommand(), storeMigrateCommand())
+	cmd.AddCommand(storeCheckCommand(), storeBackupCommand(), storeRestoreCommand(), storeMigrateCommand(), storeMoveCommand())
 	return cmd
 }
 

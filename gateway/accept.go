@@ -30,6 +30,9 @@ func (e *Entrance) Sender(ctx context.Context, c mail.Client, env mail.Envelope)
 // Recipient judges a recipient at RCPT: may this client send there, and does
 // the mailbox exist as far as can be told now.
 func (e *Entrance) Recipient(ctx context.Context, c mail.Client, env mail.Envelope, r mail.Recipient) *mail.Failure {
+	if e.isAnswer(r.Address) {
+		return e.expects(ctx, c, env.Sender, r.Address)
+	}
 	r, returned, failure := e.meant(r)
 	if failure != nil {
 		return failure
@@ -102,7 +105,9 @@ func (e *Entrance) Accept(ctx context.Context, c mail.Client, m *mail.Message, p
 	} else if f := e.sign(ctx, c, m); f != nil {
 		verdicts = refusal(f)
 	} else {
-		verdicts = e.accept(ctx, m, c.ESMTP, perRecipient)
+		verdicts = e.acceptAnswers(ctx, c, m, perRecipient, func(m *mail.Message) []mail.Verdict {
+			return e.accept(ctx, m, c.ESMTP, perRecipient)
+		})
 	}
 	for len(verdicts) < len(m.Envelope.Recipients) && perRecipient {
 		verdicts = append(verdicts, verdicts[0])

@@ -95,6 +95,7 @@ type Config struct {
 	Hop      func(next string) (Transport, error) // for what an operator redirected; nil: nothing can be
 	SRS      *SRS                                 // rewrites foreign reverse-paths for peers; nil: such mail is refused
 	Signer   Signer                               // of our own mail; nil: none is signed
+	Answers  Answers                              // nil: no question of ours is answered by mail
 	Owners   Owners                               // whose addresses are whose; nil: authenticated users own none
 	LoopKey  []byte                               // the same on all nodes; none: looping mail is found by its hops alone
 	Hops     int                                  // Received fields that a message may carry; 0 for mail.MaxHops

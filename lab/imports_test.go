@@ -40,6 +40,7 @@ var allowed = map[string][]string{
 	"trust/authres":   {},
 	"trust/dkim":      {"mail", "dns", "trust/authres", "trust/header"},
 	"trust/dmarc":     {"mail", "dns", "trust/authres"},
+	"trust/grants":    {"mail", "store", "trust"},
 	"trust/header":    {},
 	"trust/signing":   {"mail", "store", "dns", "trust/author", "trust/dkim", "trust/header"},
 	"trust/spf":       {"mail", "dns", "trust/authres"},

@@ -79,10 +79,10 @@ func (s *Store) FindGrants(ctx context.Context, kind store.GrantKind, recipients
 		string(kind), recipients, peer, authors)
 }
 
-// Permitting implements store.Grants.
-func (s *Store) Permitting(ctx context.Context, domains []string) (found bool, err error) {
+// AnyGranted implements store.Grants.
+func (s *Store) AnyGranted(ctx context.Context, kind store.GrantKind, peers []string) (found bool, err error) {
 	err = s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM grants
-		WHERE kind = 'given' AND peer = ANY ($1) AND state = 'granted' AND expires_at > now())`, domains).Scan(&found)
+		WHERE kind = $1 AND peer = ANY ($2) AND state = 'granted' AND expires_at > now())`, string(kind), peers).Scan(&found)
 	return found, failed(err)
 }
 

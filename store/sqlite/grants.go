@@ -98,15 +98,15 @@ func (s *Store) FindGrants(ctx context.Context, kind store.GrantKind, recipients
 	return s.readGrants(ctx, findGrantsOf, string(kind), string(to), string(from), peer, s.now())
 }
 
-// Permitting implements store.Grants.
-func (s *Store) Permitting(ctx context.Context, domains []string) (found bool, err error) {
-	peers, err := json.Marshal(domains)
+// AnyGranted implements store.Grants.
+func (s *Store) AnyGranted(ctx context.Context, kind store.GrantKind, peers []string) (found bool, err error) {
+	among, err := json.Marshal(peers)
 	if err != nil {
 		return false, err
 	}
 	err = s.read(ctx, func(c *conn) error {
-		r, err := c.first(`SELECT 1 FROM grants WHERE kind = 'given' AND peer IN (SELECT value FROM json_each(?)) AND state = 'granted' AND expires > ? LIMIT 1`,
-			string(peers), s.now())
+		r, err := c.first(`SELECT 1 FROM grants WHERE kind = ? AND peer IN (SELECT value FROM json_each(?)) AND state = 'granted' AND expires > ? LIMIT 1`,
+			string(kind), string(among), s.now())
 		found = r != nil
 		return err
 	})

@@ -31,6 +31,7 @@ const present, absent mail.ID = "01JDX2V9N0000000000000000A", "01JDX2V9N00000000
 // was asked for.
 type fakeStore struct {
 	people
+	book
 	ring
 	broken error
 	block  chan struct{} // List waits for it, when set
@@ -133,6 +134,11 @@ func start(t *testing.T, st Store) (path string, changes *atomic.Int32) {
 
 func startAllowed(t *testing.T, st Store, o Operator) (path string, changes *atomic.Int32) {
 	t.Helper()
+	return startWith(t, st, func(s *Server) { s.Allow(o) })
+}
+
+func startWith(t *testing.T, st Store, prepare func(*Server)) (path string, changes *atomic.Int32) {
+	t.Helper()
 	path = filepath.Join(shortDir(t), "admin.sock")
 	ln, err := Listen(path)
 	if err != nil {
@@ -140,7 +146,7 @@ func startAllowed(t *testing.T, st Store, o Operator) (path string, changes *ato
 	}
 	changes = &atomic.Int32{}
 	s := New(st, slog.New(slog.DiscardHandler), func() { changes.Add(1) })
-	s.Allow(o)
+	prepare(s)
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(ln) }()
 	t.Cleanup(func() {

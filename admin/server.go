@@ -22,6 +22,10 @@
 //	GET  /keys                    what signs our mail, private keys included
 //	POST /keys                    store some of one domain: the body is a list of store.SigningKey
 //	DELETE /key?domain=&selector= forget one
+//	GET  /grants?kind=&recipient=&limit=&after_recipient=&after_author=   who may write to whom
+//	GET  /grants/find?kind=&recipient=&peer=&author=   those that fit; recipient and author repeatable
+//	PUT  /grant                   store one: the body is a GrantPut
+//	DELETE /grant?kind=&recipient=&author=   forget one
 //
 // Answers are JSON: store.Entry, store.Record, store.User with what is kept of
 // the password, Count, Health, or Fault with a status of 400 and above. Whoever
@@ -64,6 +68,7 @@ type Store interface {
 	// TLSDays returns what is known of how TLS fared on a day (store.TLSReports).
 	TLSDays(ctx context.Context, day, domain string) ([]store.TLSDay, error)
 	store.Signing
+	Grants
 	// Release makes the waiting deliveries to a domain due now, all for "".
 	Release(ctx context.Context, domain string) (int, error)
 }
@@ -90,6 +95,7 @@ type Server struct {
 	store    Store
 	log      *slog.Logger
 	onChange func()
+	onGrants func()
 	counters func() map[string]any
 	operator Operator
 	began    time.Time
@@ -131,6 +137,10 @@ func New(st Store, log *slog.Logger, onChange func()) *Server {
 	mux.HandleFunc("GET /keys", s.answer(s.keys))
 	mux.HandleFunc("POST /keys", s.answer(s.addKeys))
 	mux.HandleFunc("DELETE /key", s.answer(s.deleteKey))
+	mux.HandleFunc("GET /grants", s.answer(s.grants))
+	mux.HandleFunc("GET /grants/find", s.answer(s.findGrants))
+	mux.HandleFunc("PUT /grant", s.answer(s.putGrant))
+	mux.HandleFunc("DELETE /grant", s.answer(s.deleteGrant))
 	s.http = http.Server{
 		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.bounded(mux, w, r) }),
 		ReadHeaderTimeout: requestTimeout,

@@ -32,10 +32,7 @@ type happening struct {
 // storyOf puts what is known of a message into the order of time: how it came,
 // each attempt, what operators did, how each delivery ended or what it waits for.
 func storyOf(r store.Record, now time.Time) []happening {
-	out := []happening{
-		{At: r.Origin.Received, N: -1, Event: "received", Text: arrival(r)},
-		{At: r.Stored, N: -1, Event: "stored", Text: deliveries(len(r.Deliveries)) + ", transfer id " + r.Transfer},
-	}
+	out := []happening{{At: r.Stored, N: -1, Event: "stored", Text: deliveries(len(r.Deliveries)) + ", transfer id " + r.Transfer}}
 	for _, a := range r.Attempts {
 		out = append(out, happening{At: a.Began, N: a.N, Event: "attempt", Text: attemptText(a)})
 	}
@@ -50,7 +47,8 @@ func storyOf(r store.Record, now time.Time) []happening {
 		out = append(out, outcomeOf(d, r.Stored, now))
 	}
 	slices.SortStableFunc(out, func(a, b happening) int { return a.At.Compare(b.At) })
-	return out
+	// The first, whatever the database's clock says of the rest.
+	return slices.Insert(out, 0, happening{At: r.Origin.Received, N: -1, Event: "received", Text: arrival(r)})
 }
 
 // arrival says from whom a message came, and what shows it.
@@ -107,6 +105,9 @@ func outcomeOf(d store.Entry, stored, now time.Time) happening {
 	h := happening{At: d.Settled, N: d.N, Event: string(d.State)}
 	if !d.State.Open() {
 		h.Text = fmt.Sprintf("<%s>, %s after it was stored, attempts: %d", d.Rcpt, age(int64(d.Settled.Sub(stored).Seconds())), d.Attempts)
+		if d.Last != "" && d.State != store.Delivered {
+			h.Text += ", " + d.Last
+		}
 		return h
 	}
 	h.At, h.Event = now.UTC(), "waits"

@@ -187,10 +187,12 @@ func (c *campaign) judge() {
 		c.Errorf("%d lost\nlog of a:\n%s\nlog of b:\n%s", len(lost), tail(c.gateways["a"].Log()), tail(c.gateways["b"].Log()))
 	}
 	for _, name := range []string{"a", "b"} {
-		c.must(c.gateways[name].Stop())
-		if n, err := c.sides[name].Open(c.Context()); err != nil || n != 0 {
+		if n, err := c.sides[name].AwaitEmpty(c.Context(), time.Minute); err != nil || n != 0 {
 			c.Errorf("%d deliveries are open in the end at %s, %v", n, name, err)
 		}
+	}
+	for _, name := range []string{"a", "b"} {
+		c.must(c.gateways[name].Stop())
 	}
 	stored, err := c.sides["b"].Stored(c.Context())
 	c.must(err)

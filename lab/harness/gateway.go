@@ -176,7 +176,7 @@ func (g *Gateway) read(lines *bufio.Scanner, stopped chan struct{}) {
 			g.log = g.log[1000:]
 		}
 		g.mu.Unlock()
-		if strings.HasPrefix(lines.Text(), "stopped at ") && !reached {
+		if (strings.HasPrefix(lines.Text(), "stopped at ") || strings.HasPrefix(lines.Text(), "paused at ")) && !reached {
 			reached = true
 			close(stopped)
 		}
@@ -215,7 +215,8 @@ func (g *Gateway) PID() int {
 	return g.cmd.Process.Pid
 }
 
-// AtStopPoint is closed once the gateway has stopped at its stop point.
+// AtStopPoint is closed once the gateway has stopped, or paused, where its
+// environment says (see mail/faults).
 func (g *Gateway) AtStopPoint() <-chan struct{} {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -77,8 +77,9 @@ func (s Side) Stored(ctx context.Context) (map[string]int, error) {
 	return counts(ctx, db, query)
 }
 
-// Open counts the deliveries that are not settled.
-func (s Side) Open(ctx context.Context) (int, error) {
+// AwaitEmpty waits until no delivery is open any more, in the store of a running
+// gateway, and returns how many still are.
+func (s Side) AwaitEmpty(ctx context.Context, patience time.Duration) (open int, err error) {
 	db, postgres, err := s.inspect()
 	if err != nil {
 		return 0, err
@@ -88,9 +89,12 @@ func (s Side) Open(ctx context.Context) (int, error) {
 	if postgres {
 		query = `SELECT count(*) FROM deliveries WHERE state IN ('due', 'deferred', 'leased', 'held')`
 	}
-	var n int
-	err = db.QueryRowContext(ctx, query).Scan(&n)
-	return n, err
+	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		err := db.QueryRowContext(ctx, query).Scan(&open)
+		if err != nil || open == 0 || time.Now().After(end) {
+			return open, err
+		}
+	}
 }
 
 func counts(ctx context.Context, db *sql.DB, query string) (map[string]int, error) {

@@ -187,6 +187,11 @@ func (tr *Traffic) StoredTwins(stored map[string]int) (n int) {
 	return n
 }
 
+// Stored lists those of the ids that are in such a store.
+func (tr *Traffic) Stored(stored map[string]int, ids []string) []string {
+	return tr.those(func(id string) bool { return stored[tr.made[id].transfer] > 0 && slices.Contains(ids, id) })
+}
+
 // NotStored lists what was acknowledged and is not in such a store.
 func (tr *Traffic) NotStored(stored map[string]int) []string {
 	return tr.those(func(id string) bool { return tr.acked[id] && stored[tr.made[id].transfer] == 0 })

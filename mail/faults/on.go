@@ -10,13 +10,15 @@
 //	MAILXMPPD_PAUSE_AT=<point>:<n>     the n-th passage prints "paused at <point>"
 //	                                   and sends the process SIGSTOP: it goes on
 //	                                   with SIGCONT
-//	MAILXMPPD_SLOW_AT=<point>:<time>   every passage takes so long
+//	MAILXMPPD_SLOW_AT=<point>:<time>   every passage takes so long; the point may
+//	                                   be a pattern, e.g. store.*.before-commit
 //	MAILXMPPD_POINTS=<file>            the name of every point passed is appended
 package faults
 
 import (
 	"fmt"
 	"os"
+	"path"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,7 +33,8 @@ var passed struct {
 
 // Point is a place at which a crash must lose nothing.
 func Point(name string) {
-	if at, value := asked("MAILXMPPD_SLOW_AT"); at == name {
+	at, value := asked("MAILXMPPD_SLOW_AT")
+	if slow, err := path.Match(at, name); slow && err == nil {
 		d, _ := time.ParseDuration(value) // what is no time is none
 		time.Sleep(d)
 	}

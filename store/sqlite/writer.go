@@ -241,21 +241,32 @@ func (w *writer) transaction(group []*op) (spoilt bool, err error) {
 			return true, nil
 		}
 	}
-	for _, o := range group {
-		if before, _ := o.kind.points(); o.err == nil && before != "" {
-			faults.Point(before)
-		}
-	}
+	pass(group, false)
 	if _, err := w.c.exec("COMMIT"); err != nil {
 		w.c.exec("ROLLBACK")
 		return false, err
 	}
+	pass(group, true)
+	return false, nil
+}
+
+// pass passes the stop points on one side of a group's commit, once for each
+// kind of op in it.
+func pass(group []*op, committed bool) {
+	var seen [removing + 1]bool
 	for _, o := range group {
-		if _, after := o.kind.points(); o.err == nil && after != "" {
-			faults.Point(after)
+		if o.err != nil || seen[o.kind] {
+			continue
+		}
+		seen[o.kind] = true
+		point, after := o.kind.points()
+		if committed {
+			point = after
+		}
+		if point != "" {
+			faults.Point(point)
 		}
 	}
-	return false, nil
 }
 
 // setLevel has the commit flushed unless nobody needs that. Under NORMAL a

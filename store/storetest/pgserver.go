@@ -113,6 +113,19 @@ func majorOf(path string) int {
 
 // create makes the cluster, owned by the user that the server runs as.
 func (s *Server) create() error {
+	if err := s.folders("data", "run"); err != nil {
+		return err
+	}
+	// --no-sync spares the flush of the empty cluster only.
+	out, err := s.command("initdb", "-D", filepath.Join(s.root, "data"), "-U", "postgres", "-A", "trust", "--no-locale", "-E", "UTF8", "--no-sync").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("initdb: %w: %s", err, lastLines(out))
+	}
+	return nil
+}
+
+// folders makes folders of the server's own.
+func (s *Server) folders(names ...string) error {
 	uid, gid, err := s.runAs()
 	if err != nil {
 		return err
@@ -120,19 +133,14 @@ func (s *Server) create() error {
 	if err := os.Chmod(s.root, 0o711); err != nil {
 		return err
 	}
-	for _, sub := range []string{"data", "run"} {
-		path := filepath.Join(s.root, sub)
+	for _, name := range names {
+		path := filepath.Join(s.root, name)
 		if err := os.Mkdir(path, 0o700); err != nil {
 			return err
 		}
 		if err := os.Chown(path, uid, gid); err != nil {
 			return err
 		}
-	}
-	// --no-sync spares the flush of the empty cluster only.
-	out, err := s.command("initdb", "-D", filepath.Join(s.root, "data"), "-U", "postgres", "-A", "trust", "--no-locale", "-E", "UTF8", "--no-sync").CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("initdb: %w: %s", err, lastLines(out))
 	}
 	return nil
 }

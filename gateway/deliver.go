@@ -28,6 +28,7 @@ func (g *Gateway) attempt(ctx context.Context, h *held, content mail.Content, be
 	}
 	if h.off != nil {
 		t := putOffTrial(l, h.off)
+		g.sched.settles(h)
 		g.settle(l, content, t, patience)
 		return t
 	}
@@ -45,6 +46,7 @@ func (g *Gateway) attempt(ctx context.Context, h *held, content mail.Content, be
 	faults.Point("deliver.begun")
 	t := g.try(ctx, h, l, content)
 	faults.Point("deliver.tried")
+	g.sched.settles(h)
 	g.settle(l, content, t, patience)
 	return t
 }

@@ -61,11 +61,20 @@ func (s *scheduler) renew(ctx context.Context) {
 	}
 }
 
-// holds reports whether a lease is still in work: one that was settled during
-// the renewal is lost to nobody.
+// holds reports whether an attempt may still run under a lease: one that was
+// settled during the renewal is lost to nobody, and one that is being settled
+// hears from that whether it was lost.
 func (s *scheduler) holds(h *held) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, ok := s.leases[h]
-	return ok
+	return ok && !h.settling
+}
+
+// settles notes that an attempt has ended and is being settled. The lease is
+// renewed for as long as that takes.
+func (s *scheduler) settles(h *held) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h.settling = true
 }

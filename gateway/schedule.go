@@ -47,6 +47,8 @@ type held struct {
 	site   string  // the destination where it has a place; "" for none
 	off    *putOff // it is not tried
 	up     bool    // its domain's stream came up since it began
+
+	settling bool // the attempt has ended
 }
 
 func newScheduler(g *Gateway) *scheduler {

@@ -157,10 +157,10 @@ func TestLatency(t *testing.T) {
 		s := newSite(t, fmt.Sprintf("postgres: %v away", 2*delay), postgresAt(through, "a.example", what), postgresAt(through, "b.example", what), shortLease)
 		s.start()
 		stop := s.load(20)
-		s.flows(5)
+		s.flows(2)
 		start := time.Now()
-		s.flows(20)
-		rate[delay] = 20 / time.Since(start).Seconds()
+		s.flows(10)
+		rate[delay] = 10 / time.Since(start).Seconds()
 		stop()
 		s.judge()
 		for _, g := range []string{s.pair.A.Log(), s.pair.B.Log()} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"mailxmppd/mail"
@@ -17,6 +18,7 @@ type Entrance struct {
 	Trusted []netip.Prefix // clients that may send to any domain
 	Local   bool           // it is a local socket: whoever may open it may, too
 	Sign    bool           // what those send whose author is of a domain of ours is signed
+	Beside  bool           // a mail server beside us asks about its own clients; only what it asks is answered
 }
 
 // Sender judges the reverse-path at MAIL.
@@ -39,7 +41,7 @@ func (e *Entrance) Recipient(ctx context.Context, c mail.Client, env mail.Envelo
 	}
 	domain := r.Address.Domain
 	if d, ours := e.domains[domain]; ours {
-		return e.verifyLocal(ctx, d, env.Sender, env.SMTPUTF8, []mail.Recipient{r})[0]
+		return e.admits(ctx, c, env, r, e.verifyLocal(ctx, d, env.Sender, env.SMTPUTF8, []mail.Recipient{r})[0])
 	}
 	if !returned && !e.trusts(c) {
 		return mail.Failf(mail.NotPermitted, "relaying to %s is not permitted from %s", domain, c.Addr.Addr())
@@ -106,7 +108,7 @@ func (e *Entrance) Accept(ctx context.Context, c mail.Client, m *mail.Message, p
 		verdicts = refusal(f)
 	} else {
 		verdicts = e.acceptAnswers(ctx, c, m, perRecipient, func(m *mail.Message) []mail.Verdict {
-			return e.accept(ctx, m, c.ESMTP, perRecipient)
+			return e.accept(ctx, e.source(c), m, perRecipient)
 		})
 	}
 	for len(verdicts) < len(m.Envelope.Recipients) && perRecipient {
@@ -129,7 +131,8 @@ type incoming struct {
 	transfer string
 }
 
-func (g *Gateway) accept(ctx context.Context, m *mail.Message, esmtp, perRecipient bool) []mail.Verdict {
+// accept ends with a call of the Judge's: it hears of what was taken.
+func (g *Gateway) accept(ctx context.Context, src mail.Source, m *mail.Message, perRecipient bool) []mail.Verdict {
 	m.ID = mail.NewID()
 	for i, r := range m.Envelope.Recipients {
 		m.Envelope.Recipients[i], _, _ = g.meant(r) // judged at RCPT
@@ -140,9 +143,24 @@ func (g *Gateway) accept(ctx context.Context, m *mail.Message, esmtp, perRecipie
 	if m.Envelope.Sender.IsNull() {
 		m.Origin.Local = g.fromDomain(m.Content)
 	}
-	m.Trace = append(g.received(m, esmtp), m.Trace...)
+	judged := g.judge(ctx, src, m, m.Content)
+	trace := g.received(m, src.Client.ESMTP)
+	if g.Judge != nil {
+		trace = append(trace, g.Judge.Outgoing(src, m.Envelope.Sender)...)
+	}
+	m.Trace = append(trace, m.Trace...)
 	faults.Point("accept.received")
+	whole := m.Envelope
+	verdicts := g.acceptJudged(ctx, m, judged, perRecipient)
+	if g.Judge != nil && slices.ContainsFunc(verdicts, func(v mail.Verdict) bool { return v.Failure == nil }) {
+		g.Judge.Accepted(ctx, src, m)
+	}
+	m.Envelope = whole
+	return verdicts
+}
 
+// take hands a message on, or makes it durable.
+func (g *Gateway) take(ctx context.Context, m *mail.Message, perRecipient bool) []mail.Verdict {
 	in := incoming{m, mail.TransferID(m.Envelope.Sender, m.Facts)}
 	if verdicts, done := g.tryCutThrough(ctx, in, perRecipient); done {
 		return verdicts

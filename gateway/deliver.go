@@ -133,8 +133,19 @@ func (g *Gateway) carry(ctx context.Context, h *held, l store.Lease, content mai
 	return t
 }
 
-// hand gives a message to a transport.
+// hand gives a message to a transport, with tags where it is finally delivered.
 func (g *Gateway) hand(ctx context.Context, l store.Lease, content mail.Content, rt route, local string, as mail.Address) []mail.Outcome {
+	give := func(l store.Lease, content mail.Content) []mail.Outcome {
+		return g.give(ctx, l, content, rt, local, as)
+	}
+	if rt.way == toLocal && g.Judge != nil {
+		return g.handTagged(l, content, give)
+	}
+	return give(l, content)
+}
+
+// give is one attempt of a transport.
+func (g *Gateway) give(ctx context.Context, l store.Lease, content mail.Content, rt route, local string, as mail.Address) []mail.Outcome {
 	env := partOf(l)
 	env.Sender = as
 	trace := l.Trace

@@ -44,6 +44,7 @@ type Store interface {
 	Release(ctx context.Context, destination string) (int, error)
 	Seize(ctx context.Context, id mail.ID, n int, by string, lease time.Duration) ([]store.Lease, error)
 	Wake() <-chan struct{}
+	OpenTransfer(ctx context.Context, k store.TransferKey) (io.ReadCloser, error)
 	Accept(ctx context.Context, k store.TransferKey, h store.ContentHash, m store.NewMessage) ([]mail.ID, []store.Lease, error)
 	Maintain(ctx context.Context, r store.Retention) (more bool, err error)
 }
@@ -97,6 +98,7 @@ type Config struct {
 	Signer   Signer                               // of our own mail; nil: none is signed
 	Answers  Answers                              // nil: no question of ours is answered by mail
 	Owners   Owners                               // whose addresses are whose; nil: authenticated users own none
+	Judge    Judge                                // nil: mail is taken as it comes, and delivered without tags
 	LoopKey  []byte                               // the same on all nodes; none: looping mail is found by its hops alone
 	Hops     int                                  // Received fields that a message may carry; 0 for mail.MaxHops
 	TempDir  string                               // for DSNs in the making, "" for the system's

@@ -13,7 +13,7 @@ import (
 // 4): per recipient nil or why not. That they are of domains whose mail comes
 // to the local name of the stream, and that the sender belongs to the peer, has
 // been shown before.
-func (g *Gateway) Check(ctx context.Context, _ mail.Binding, env mail.Envelope) []*mail.Failure {
+func (g *Gateway) Check(ctx context.Context, b mail.Binding, env mail.Envelope) []*mail.Failure {
 	out := make([]*mail.Failure, len(env.Recipients))
 	ask, at := map[string][]mail.Recipient{}, map[string][]int{} // by domain
 	for i, r := range env.Recipients {
@@ -29,6 +29,9 @@ func (g *Gateway) Check(ctx context.Context, _ mail.Binding, env mail.Envelope) 
 	}
 	for domain, rcpts := range ask {
 		for j, f := range g.verifyLocal(ctx, g.domains[domain], env.Sender, env.SMTPUTF8, rcpts) {
+			if g.Judge != nil {
+				_, f = g.Judge.Recipient(ctx, mail.Source{Binding: b}, env.Sender, rcpts[j], f)
+			}
 			out[at[domain][j]] = f
 		}
 	}
@@ -47,9 +50,37 @@ func (g *Gateway) Accept(ctx context.Context, k store.TransferKey, h store.Conte
 	if m.Facts.Received+receivedFields(m.Trace) > g.Hops {
 		return make([]mail.ID, len(m.Envelope.Recipients)), g.refusePeer(b, m, mail.Fail(mail.Loop, "", nil))
 	}
+	content := m.Content
+	if content == nil {
+		content = transferContent{ctx, g.Store, k, h.Size}
+	}
+	judged := g.judge(ctx, mail.Source{Binding: b}, m, content)
 	m.Trace = append(g.received(m, true), m.Trace...)
 	faults.Point("receive.before-accept")
 
+	ids, failures := make([]mail.ID, len(m.Envelope.Recipients)), make([]*mail.Failure, len(m.Envelope.Recipients))
+	refused, kept, f := turnedAway(judged)
+	if len(refused) == 0 {
+		return g.acceptFrom(ctx, k, h, b, m)
+	}
+	g.Log.Info("refused", "id", m.ID, "dir", "in", "transport", "xmpp", "from", m.Envelope.Sender,
+		"peer", b.Remote, "rcpts", len(refused), "status", f.Status(), "err", f)
+	for _, i := range refused {
+		failures[i] = judged[i].Refusal
+	}
+	if len(kept) == 0 {
+		return ids, failures
+	}
+	m.Envelope = only(m.Envelope, kept)
+	taken, failed := g.acceptFrom(ctx, k, h, b, m)
+	for n, i := range kept {
+		ids[i], failures[i] = taken[n], failed[n]
+	}
+	return ids, failures
+}
+
+// acceptFrom makes a peer's message durable for the recipients that it has.
+func (g *Gateway) acceptFrom(ctx context.Context, k store.TransferKey, h store.ContentHash, b mail.Binding, m *mail.Message) ([]mail.ID, []*mail.Failure) {
 	in := incoming{m, k.ID}
 	res := g.sched.reserve(senderOf(m), domainsOf(m.Envelope))
 	res.own.Ways = g.likelyWays(in, res.own.Domains)

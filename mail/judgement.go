@@ -1,5 +1,9 @@
 package mail
 
+// VerdictField is the header field that shows a recipient's mail client the
+// verdict: "permitted; reason".
+const VerdictField = "X-Mail-Trust"
+
 // Source is who hands us a message.
 type Source struct {
 	Client  Client  // by SMTP and LMTP

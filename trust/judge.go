@@ -54,6 +54,10 @@ func NewJudge(cfg JudgeConfig) *Judge {
 	return &Judge{cfg: cfg, grants: cfg.Grants, keys: cfg.Keys, open: newPatience(cfg.OpenFor)}
 }
 
+// Hides reports whether strangers must not learn which mailboxes of a domain
+// exist.
+func (j *Judge) Hides(domain string) bool { return j.cfg.Domains[domain].Hides() }
+
 // Recipient judges a recipient of ours before there is content. missing is what
 // was found of the mailbox: nil, or why it does not exist. undecided says that
 // the content decides; then a mailbox that does not exist is no refusal either,

@@ -34,6 +34,7 @@ func check(r *report, base string, cfg *Config) {
 	c.components(cfg)
 	c.srs(cfg)
 	c.dkim(&cfg.DKIM)
+	c.trust(cfg)
 	c.routes(cfg)
 	c.limits(&cfg.Limits)
 	c.oauth(&cfg.OAuth)

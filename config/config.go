@@ -29,6 +29,7 @@ type Config struct {
 	Components []Component `toml:"component"`
 	SRS        SRS         `toml:"srs"`
 	DKIM       DKIM        `toml:"dkim"`
+	Trust      Trust       `toml:"trust"`
 	Routes     []Route     `toml:"route"`
 	Limits     Limits      `toml:"limits"`
 	Log        Log         `toml:"log"`
@@ -38,14 +39,15 @@ type Config struct {
 
 // Domain is a mail domain of ours.
 type Domain struct {
-	Name        string   `toml:"name"`        // A-labels
-	Certificate string   `toml:"certificate"` // PEM file, leaf first
-	Key         string   `toml:"key"`         // PEM file
-	Deliver     string   `toml:"deliver"`     // final delivery: lmtp://host:port, lmtp:///socket, smtp://host:port
-	Verify      string   `toml:"verify"`      // which recipients exist: VerifyNeighbour, VerifyTable, VerifyNone
-	Recipients  []string `toml:"recipients"`  // with VerifyTable; full addresses once loaded
-	Service     string   `toml:"service"`     // name under which its mail goes over XMPP; "" for its own; see XMPPName
-	Default     bool     `toml:"default"`     // null reverse-paths speak for this domain; exactly one is true once loaded
+	Name        string      `toml:"name"`        // A-labels
+	Certificate string      `toml:"certificate"` // PEM file, leaf first
+	Key         string      `toml:"key"`         // PEM file
+	Deliver     string      `toml:"deliver"`     // final delivery: lmtp://host:port, lmtp:///socket, smtp://host:port
+	Verify      string      `toml:"verify"`      // which recipients exist: VerifyNeighbour, VerifyTable, VerifyNone
+	Recipients  []string    `toml:"recipients"`  // with VerifyTable; full addresses once loaded
+	Service     string      `toml:"service"`     // name under which its mail goes over XMPP; "" for its own; see XMPPName
+	Trust       DomainTrust `toml:"trust"`
+	Default     bool        `toml:"default"` // null reverse-paths speak for this domain; exactly one is true once loaded
 }
 
 // Values of Domain.Verify.

@@ -16,6 +16,7 @@ func (c *Config) defaults() {
 	c.XMPP.defaults()
 	c.SRS.Enabled = true
 	c.DKIM.defaults()
+	c.Trust.defaults()
 	c.SMTP.MXPort = 25
 	c.SMTP.TLS = TLSOpportunistic
 	c.SMTP.MTASTS = true
@@ -28,7 +29,10 @@ func (c *Config) defaults() {
 	c.Admin.Socket = "/run/mailxmppd/admin.sock"
 }
 
-func (d *Domain) defaults() { d.Verify = VerifyNeighbour }
+func (d *Domain) defaults() {
+	d.Verify = VerifyNeighbour
+	d.Trust = DomainTrust{Default: DefaultAllow, Forged: ForgedTag, AutoGrant: On}
+}
 
 func (l *Listener) defaults() { l.TLS = ListenStartTLS }
 

@@ -83,7 +83,7 @@ func (e *Entrance) undecided(ctx context.Context, src mail.Source, env mail.Enve
 // will be shown. It returns one entry per recipient; those of other domains
 // have none to be refused for. nil without a Judge.
 func (g *Gateway) judge(ctx context.Context, src mail.Source, m *mail.Message, content mail.Content) []mail.Judged {
-	if g.Judge == nil {
+	if g.Judge == nil || m.Origin.Transport == "local" { // our own
 		return nil
 	}
 	part, own := *m, []int(nil)

@@ -253,3 +253,16 @@ func TestXForwardCommands(t *testing.T) {
 		}
 	}
 }
+
+// TestFilterTakesOut: the next hop gets the content that the judge has cleaned.
+func TestFilterTakesOut(t *testing.T) {
+	rec := &recorder{}
+	_, nextAddr := startServer(t, rec, nil)
+	_, _, addr := startFilter(t, &scribe{}, Hop{Protocol: ProtocolSMTP, Addrs: []string{nextAddr}}, nil)
+	d := dial(t, addr)
+	d.play("< 220", "> EHLO postfix.example", "<* 250", "> MAIL FROM:<romeo@montague.example>", "< 250", "> RCPT TO:<juliet@capulet.example>", "< 250",
+		"> DATA", "< 354", `>"X-Poses: x\r\nSubject: s\r\n\r\nbody\r\n.\r\n"`, "< 250")
+	if got := rec.got(); len(got) != 1 || got[0].content != "Subject: s\r\n\r\nbody\r\n" {
+		t.Errorf("next hop got %+v", got)
+	}
+}

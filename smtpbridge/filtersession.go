@@ -150,9 +150,13 @@ func (s *filterSession) Accept(ctx context.Context, c mail.Client, m *mail.Messa
 	if s.hc == nil || s.hc.broken || s.accepted != len(m.Envelope.Recipients) {
 		return []mail.Verdict{{Failure: s.failed(noAnswer(s.f.cfg.Next.Addrs[0], nil))}}
 	}
+	content, err := s.f.cfg.Judge.Clean(m.Content)
+	if err != nil {
+		return []mail.Verdict{{Failure: mail.AsFailure(err)}}
+	}
 	stop := context.AfterFunc(ctx, s.hc.abort)
 	defer stop()
-	text, f := s.hand(mail.Attempt{Envelope: m.Envelope, Content: m.Content, Facts: m.Facts, Trace: appendFields(nil, fields)})
+	text, f := s.hand(mail.Attempt{Envelope: m.Envelope, Content: content, Facts: m.Facts, Trace: appendFields(nil, fields)})
 	if f != nil {
 		return []mail.Verdict{{Failure: s.failed(f)}}
 	}

@@ -17,6 +17,12 @@ type Judge interface {
 	// Content judges a message that is there whole: why not, or nil and the
 	// header fields to go before it.
 	Content(ctx context.Context, a Arrival) ([]HeaderField, *mail.Failure)
+	// Poses reports whether a field that a message came with must not go on: it
+	// would be taken for one of those that Content returns. value is what
+	// follows the colon.
+	Poses(name, value string) bool
+	// Clean is content without such fields; content itself where there are none.
+	Clean(content mail.Content) (mail.Content, error)
 }
 
 // Arrival is a message at a mail server beside us.

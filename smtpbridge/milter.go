@@ -47,8 +47,8 @@ func (t MilterTimeouts) withDefaults() MilterTimeouts {
 }
 
 // Milter judges mail that a mail server beside us takes in, at each step of
-// the SMTP session: it may refuse a recipient or the message, and insert header
-// fields. It changes nothing else.
+// the SMTP session: it may refuse a recipient or the message, insert header
+// fields, and take out those that pose as such. It changes nothing else.
 //
 // go-milter reads the commands and writes the answers. It bounds neither time
 // nor connections, logs what comes from outside by itself, panics and recovers,
@@ -100,8 +100,8 @@ func (m *Milter) Counts() MilterCounts {
 	}
 }
 
-// What the milter wants of the MTA: to insert fields, header values with the
-// space before them, or content would not be what its signatures are over; and
+// What the milter wants of the MTA: to insert fields and take some out, header
+// values with the space before them, or content would not be what its signatures are over; and
 // to be left alone with what it does not judge.
 const (
 	milterActions  = milter.OptAddHeader | milter.OptChangeHeader // an inserted field needs either

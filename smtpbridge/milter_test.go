@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -50,6 +51,25 @@ func (s *scribe) Content(_ context.Context, a Arrival) ([]HeaderField, *mail.Fai
 		return s.content(a)
 	}
 	return nil, nil
+}
+
+// Poses says of every field of one name that it must not go on.
+func (s *scribe) Poses(name, _ string) bool { return strings.EqualFold(strings.TrimSpace(name), "X-Poses") }
+
+// Clean takes out a line of that name at the very start.
+func (s *scribe) Clean(content mail.Content) (mail.Content, error) {
+	in, err := content.Open()
+	if err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(in)
+	if err != nil {
+		return nil, err
+	}
+	if line, rest, ok := strings.Cut(string(b), "\r\n"); ok && strings.HasPrefix(line, "X-Poses:") {
+		return mail.Bytes(rest), nil
+	}
+	return content, nil
 }
 
 func (s *scribe) last(t *testing.T) (Arrival, string) {
@@ -414,4 +434,31 @@ func FuzzMilter(f *testing.F) {
 			t.Fatal("a connection was not given up")
 		}
 	})
+}
+
+// TestMilterTakesOut: fields that pose as ours are taken out from the end, each
+// by its number among those of its name, before ours are inserted.
+func TestMilterTakesOut(t *testing.T) {
+	j := &scribe{content: func(Arrival) ([]HeaderField, *mail.Failure) { return []HeaderField{{"X-Poses", "ours"}}, nil }}
+	_, addr := startMilter(t, j, nil)
+	s := askMilter(t, addr)
+	for range 2 {
+		s.Mail("romeo@montague.example", nil)
+		s.Rcpt("juliet@capulet.example", nil)
+		for _, name := range []string{"X-Poses", "Subject", "x-poses", "X-POSES "} {
+			act, err := s.HeaderField(name, " x")
+			expectAnswer(t, "field", act, err, "go on")
+		}
+		s.HeaderEnd()
+		mods, act, err := s.BodyReadFrom(strings.NewReader("body\r\n"))
+		expectAnswer(t, "end", act, err, "accepted")
+		var got []string
+		for _, m := range mods {
+			got = append(got, fmt.Sprintf("%c %d %s %q", m.Code, m.HeaderIndex, m.HeaderName, m.HeaderValue))
+		}
+		want := []string{`m 3 x-poses ""`, `m 2 x-poses ""`, `m 1 x-poses ""`, `i 0 X-Poses " ours"`}
+		if !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
 }

@@ -14,6 +14,14 @@ type milterMessage struct {
 	buffer *mail.Buffer
 	guard  contentGuard
 	max    int64
+	names  map[string]int // how many fields of a lower-case name there were
+	poses  []fieldAt      // fields to be taken out, from the top
+}
+
+// fieldAt is the n-th field of a name, counted from 1.
+type fieldAt struct {
+	name string
+	n    int
 }
 
 func newMilterMessage(cfg MilterConfig, sender mail.Address) *milterMessage {
@@ -21,7 +29,7 @@ func newMilterMessage(cfg MilterConfig, sender mail.Address) *milterMessage {
 	// neighbour and its client, and the neighbour keeps the message.
 	return &milterMessage{
 		env: mail.Envelope{Sender: sender}, buffer: mail.NewBuffer(cfg.TempDir), max: cfg.Limits.MaxSize,
-		guard: newContentGuard(cfg.Limits, true, false),
+		guard: newContentGuard(cfg.Limits, true, false), names: map[string]int{},
 	}
 }
 
@@ -30,6 +38,16 @@ func newMilterMessage(cfg MilterConfig, sender mail.Address) *milterMessage {
 func (m *milterMessage) field(name, value string) *mail.Failure {
 	value = strings.ReplaceAll(strings.ReplaceAll(value, "\r\n", "\n"), "\n", "\r\n")
 	return m.write([]byte(name + ":" + value + "\r\n"))
+}
+
+// note counts a field, and remembers one that must not go on. The names are as
+// many as the header may have lines.
+func (m *milterMessage) note(j Judge, name, value string) {
+	key := strings.ToLower(strings.TrimRight(name, " \t"))
+	m.names[key]++
+	if j.Poses(name, value) {
+		m.poses = append(m.poses, fieldAt{key, m.names[key]})
+	}
 }
 
 // endHeader takes the empty line. RFC 5321 section 4.5.5 has notifications,

@@ -154,6 +154,7 @@ func (s *milterSession) Header(name, value string, m *milter.Modifier) (milter.R
 	if f := s.msg.field(name, value); f != nil {
 		return s.refuse(f), nil
 	}
+	s.msg.note(s.m.cfg.Judge, name, value)
 	return milter.RespContinue, nil
 }
 
@@ -197,7 +198,14 @@ func (s *milterSession) Body(m *milter.Modifier) (milter.Response, error) {
 	if f != nil {
 		return s.refuse(f), nil
 	}
+	poses := s.msg.poses
 	s.reset()
+	// From the end, or the counts of those behind would change.
+	for _, at := range slices.Backward(poses) {
+		if err := m.ChangeHeader(at.n, at.name, ""); err != nil {
+			return nil, err
+		}
+	}
 	// Each goes before those that are there.
 	for _, field := range slices.Backward(fields) {
 		if err := m.InsertHeader(0, field.Name, " "+field.Value); err != nil {

@@ -48,6 +48,13 @@ func (j *Judge) Clean(trace []byte, content mail.Content) ([]byte, mail.Content,
 	return clean, content, nil
 }
 
+// Poses reports whether a field of a message poses as ours, for a mail server
+// that takes fields out itself. value is what follows the colon, folded or not.
+func (j *Judge) Poses(name, value string) bool {
+	c := cleaner{hostname: j.cfg.Evaluator.conf.Hostname}
+	return c.suspect([]byte(name)) && c.posesAsOurs([]byte(name+":"+value))
+}
+
 // cleaned is content without the fields that pose as ours.
 type cleaned struct {
 	mail.Content

@@ -99,6 +99,7 @@ func TestRecipient(t *testing.T) {
 		{"its neighbour that is not there", wishes{}, from("192.0.2.1"), "romeo@montague.example", "no@capulet.example", unknownMailbox, false, notWanted},
 		{"its neighbour that takes all", wishes{}, from("192.0.2.1"), "romeo@montague.example", "juliet@capulet.example", nil, false, ""},
 		{"with a detail", wishes{}, from("192.0.2.1"), "romeo@montague.example", "Nurse+x@capulet.example", nil, false, notWanted},
+		{"the postmaster", wishes{}, from("192.0.2.1"), "romeo@montague.example", "Postmaster@hidden.example", nil, false, ""},
 		{"a report", wishes{}, from("192.0.2.1"), "", "boss@hidden.example", nil, true, ""},
 		{"a report to nobody", wishes{}, from("192.0.2.1"), "", "no@hidden.example", unknownMailbox, true, ""},
 		{"over XMPP", wishes{}, mail.Source{Binding: mail.Binding{Remote: "montague.example"}}, "romeo@montague.example", "no@hidden.example", unknownMailbox, false, notWanted + ": ask by phone"},

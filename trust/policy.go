@@ -36,7 +36,11 @@ func (d DomainPolicy) Of(a mail.Address) Policy {
 	if p, ok := d.Mailboxes[base]; ok {
 		return p
 	}
-	return d.Policy
+	p := d.Policy
+	if local == "postmaster" { // who takes mail of everybody (RFC 5321 section 4.5.1), unless he himself is configured not to
+		p.Deny = false
+	}
+	return p
 }
 
 // Hides reports whether strangers must not learn which mailboxes exist: some

@@ -15,6 +15,7 @@ import (
 	"mailxmppd/config"
 	"mailxmppd/gateway"
 	"mailxmppd/smtpbridge"
+	"mailxmppd/trust"
 	"mailxmppd/trust/signing"
 )
 
@@ -56,6 +57,7 @@ type parts struct {
 	client       *smtpbridge.Client
 	xmpp         *xmppSide
 	reporter     *smtpbridge.TLSReporter // nil: nobody is told
+	trust        *trust.Judge            // nil: mail is not judged
 	gateway      *gateway.Gateway
 	signing      *signing.Signer  // nil: nothing is signed
 	smtp         []service        // one for each listener of the configuration

@@ -63,8 +63,11 @@ func assemble(ctx context.Context, cfg *config.Config, st store.Store, log *slog
 	if err != nil {
 		return nil, err
 	}
+	if p.trust, err = newJudge(ctx, cfg, st, resolver, p.xmpp.directory, log); err != nil {
+		return nil, err
+	}
 	p.gateway, err = gateway.New(gateway.Config{
-		Signer: signer, SRS: srs, LoopKey: loopKey, Hops: cfg.Limits.Hops,
+		Judge: judging(p.trust), Signer: signer, SRS: srs, LoopKey: loopKey, Hops: cfg.Limits.Hops,
 		Hostname: cfg.SMTP.Hostname, Domains: domains, Store: st, Legacy: legacy, Hop: namedHop(cfg, p.client), Owners: smtpUsers(cfg, st), Log: log,
 		Peers:          peering{p.xmpp.directory, p.xmpp.sender},
 		DoubtOtherPath: cfg.XMPP.InDoubt == config.InDoubtOtherPath,

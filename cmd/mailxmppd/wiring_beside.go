@@ -5,13 +5,17 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
+	"slices"
+	"strings"
 
 	"mailxmppd/admin"
 	"mailxmppd/config"
 	"mailxmppd/gateway"
 	"mailxmppd/mail"
 	"mailxmppd/smtpbridge"
+	"mailxmppd/trust"
 )
 
 // listenAt opens a listener's socket.
@@ -44,16 +48,22 @@ func (s standings) Standing(ctx context.Context, domain string) (mail.Standing, 
 }
 
 // judge answers the mail server beside us. It sees to it that recipients of ours
-// exist and that mail does not loop; what the mail server may relay is its own
-// business.
+// exist and want the mail, and that mail does not loop; what the mail server may
+// relay is its own business.
 type judge struct {
 	entrance *gateway.Entrance
+	trust    *trust.Judge // nil: nobody judges who sent the mail
 	own      map[string]bool
 	hops     int
 }
 
-func newJudge(cfg *config.Config, g *gateway.Gateway) judge {
-	j := judge{entrance: &gateway.Entrance{Gateway: g}, own: map[string]bool{"": true}, hops: cfg.Limits.Hops} // "postmaster" alone is ours
+// besideJudge makes the judge of one listener: clients is who asks there, the
+// mail server's own mail included.
+func (p *parts) besideJudge(cfg *config.Config, clients []netip.Prefix) judge {
+	j := judge{
+		entrance: &gateway.Entrance{Gateway: p.gateway, Trusted: clients, Beside: true}, trust: p.trust,
+		own: map[string]bool{"": true}, hops: cfg.Limits.Hops, // "postmaster" alone is ours
+	}
 	for _, d := range cfg.Domains {
 		j.own[d.Name] = true
 	}
@@ -69,11 +79,44 @@ func (j judge) Recipient(ctx context.Context, c mail.Client, env mail.Envelope, 
 }
 
 // Content implements smtpbridge.Judge.
-func (j judge) Content(_ context.Context, a smtpbridge.Arrival) ([]smtpbridge.HeaderField, *mail.Failure) {
+func (j judge) Content(ctx context.Context, a smtpbridge.Arrival) ([]smtpbridge.HeaderField, *mail.Failure) {
 	if a.Facts.Received > j.hops {
 		return nil, mail.Fail(mail.Loop, "", nil)
 	}
-	return nil, nil
+	m := mail.Message{Envelope: a.Envelope, Content: a.Content, Facts: a.Facts}
+	m.Envelope.Recipients = slices.Clone(a.Envelope.Recipients)
+	block, f := j.entrance.JudgeBeside(ctx, a.Client, &m)
+	if f != nil {
+		return nil, f
+	}
+	return headerFields(block), nil
+}
+
+// headerFields takes a header apart that is ours, hence well-formed.
+func headerFields(block []byte) []smtpbridge.HeaderField {
+	var out []smtpbridge.HeaderField
+	for line := range strings.Lines(string(block)) {
+		line = strings.TrimSuffix(line, "\r\n")
+		if n := len(out); n > 0 && (line[0] == ' ' || line[0] == '\t') {
+			out[n-1].Value += "\r\n" + line
+			continue
+		}
+		name, value, _ := strings.Cut(line, ": ")
+		out = append(out, smtpbridge.HeaderField{Name: name, Value: value})
+	}
+	return out
+}
+
+// Poses implements smtpbridge.Judge.
+func (j judge) Poses(name, value string) bool { return j.trust != nil && j.trust.Poses(name, value) }
+
+// Clean implements smtpbridge.Judge.
+func (j judge) Clean(content mail.Content) (mail.Content, error) {
+	if j.trust == nil {
+		return content, nil
+	}
+	_, content, err := j.trust.Clean(nil, content)
+	return content, err
 }
 
 // filtering is a server with the filter that it serves, which counts too.
@@ -88,7 +131,7 @@ func (p *parts) filterServer(cfg *config.Config, l config.Listener, log *slog.Lo
 	if err != nil {
 		return service{}, err
 	}
-	filter, err := smtpbridge.NewFilter(smtpbridge.FilterConfig{Judge: newJudge(cfg, p.gateway), Client: p.client, Next: next, Log: log})
+	filter, err := smtpbridge.NewFilter(smtpbridge.FilterConfig{Judge: p.besideJudge(cfg, prefixes(l.Trusted)), Client: p.client, Next: next, Log: log})
 	if err != nil {
 		return service{}, err
 	}
@@ -115,7 +158,7 @@ func (p *parts) besideServer(cfg *config.Config, l config.Listener, log *slog.Lo
 		return service{server: lookup}, err
 	case config.ListenMilter:
 		m, err := smtpbridge.NewMilter(smtpbridge.MilterConfig{
-			Judge: newJudge(cfg, p.gateway), Limits: serverLimits(cfg), Trusted: prefixes(l.Trusted),
+			Judge: p.besideJudge(cfg, prefixes(l.Trusted)), Limits: serverLimits(cfg), Trusted: prefixes(l.Trusted),
 			Connections: cfg.Limits.Connections, Log: log,
 		})
 		return service{server: m}, err

@@ -46,6 +46,10 @@ func (w *witness) Content(_ context.Context, a smtpbridge.Arrival) ([]smtpbridge
 	return []smtpbridge.HeaderField{{Name: "Authentication-Results", Value: "ours.example;\r\n\tspf=pass"}, {Name: "X-Second", Value: "b"}}, nil
 }
 
+func (w *witness) Poses(name, _ string) bool { return strings.EqualFold(name, "X-Poses") }
+
+func (w *witness) Clean(content mail.Content) (mail.Content, error) { return content, nil }
+
 // TestMilterOctets: what Postfix tells a milter is what its client sent, octet
 // for octet, or no signature over it could be verified; and what the milter
 // inserts stands before all that the client sent, in its order.

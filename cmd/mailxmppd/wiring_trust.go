@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+
+	"mailxmppd/config"
+	"mailxmppd/dns"
+	"mailxmppd/gateway"
+	"mailxmppd/mail"
+	"mailxmppd/store"
+	"mailxmppd/trust"
+	"mailxmppd/xmpp/peers"
+)
+
+// newJudge makes what judges who mail is from; nil where the operator does not
+// want that.
+func newJudge(ctx context.Context, cfg *config.Config, st store.Store, resolver *dns.Resolver, directory *peers.Directory, log *slog.Logger) (*trust.Judge, error) {
+	t := cfg.Trust
+	if !t.Enabled {
+		return nil, nil
+	}
+	key, err := sharedKey(ctx, st, "sent")
+	if err != nil {
+		return nil, err
+	}
+	conf := trust.Config{
+		DNS: resolver, Hostname: cfg.SMTP.Hostname, Peers: announced{directory}, Sealers: t.Sealers, Forwarders: t.Forwarders,
+		Budget: t.DNSBudget.Duration, MaxSignatures: t.Signatures, Log: log,
+	}
+	for _, s := range t.Secondaries {
+		conf.Secondaries = append(conf.Secondaries, trust.Secondary{Networks: prefixes(s.Networks), AuthservID: s.AuthservID})
+	}
+	domains := map[string]trust.DomainPolicy{}
+	var known []string
+	for _, d := range cfg.Domains {
+		if domains[d.Name], err = domainPolicy(d.Trust); err != nil {
+			return nil, err
+		}
+		known = append(known, d.Name)
+	}
+	return trust.NewJudge(trust.JudgeConfig{
+		Evaluator: trust.New(conf), Domains: domains, Marks: trust.NewSentMarks(key),
+		OpenFor: t.PutOff.Duration, Known: known, Log: log,
+	}), nil
+}
+
+// domainPolicy is what a domain of the configuration wants.
+func domainPolicy(t config.DomainTrust) (trust.DomainPolicy, error) {
+	out := trust.DomainPolicy{
+		Policy: policy(t.Default, t.Forged, t.AutoGrant, t.Forwarders), DeniedText: t.DeniedText, Mailboxes: map[string]trust.Policy{},
+	}
+	for _, m := range t.Mailboxes {
+		a, err := mail.ParseAddress(m.Address)
+		if err != nil {
+			return out, err
+		}
+		out.Mailboxes[strings.ToLower(a.Local)] = policy(m.Default, m.Forged, m.AutoGrant, append(m.Forwarders, t.Forwarders...))
+	}
+	return out, nil
+}
+
+func policy(standard, forged, grant string, forwarders []string) trust.Policy {
+	return trust.Policy{
+		Deny: standard == config.DefaultDeny, RejectForged: forged == config.ForgedReject,
+		AutoGrant: grant == config.On, Forwarders: forwarders,
+	}
+}
+
+// judging is a Judge for the gateway: no interface around nothing.
+func judging(j *trust.Judge) gateway.Judge {
+	if j == nil {
+		return nil
+	}
+	return j
+}
+
+// announced is what peers have said of themselves, as package trust asks.
+type announced struct{ directory *peers.Directory }
+
+// SendsOnlyXMPP implements trust.Peers.
+func (a announced) SendsOnlyXMPP(ctx context.Context, domain string) (bool, error) {
+	return a.directory.XMPPOnly(ctx, domain)
+}

@@ -1,0 +1,129 @@
+package config
+
+import (
+	"strings"
+	"time"
+)
+
+// Trust is about how mail is judged.
+type Trust struct {
+	Enabled     bool        `toml:"enabled"`
+	Sealers     []string    `toml:"sealers"`     // A-labels: whose ARC seals are believed
+	Forwarders  []string    `toml:"forwarders"`  // A-labels: who may hand on mail of others
+	Secondaries []Secondary `toml:"secondary"`   // hosts of ours that take mail before us
+	Signatures  int         `toml:"signatures"`  // DKIM, of a message
+	DNSBudget   Duration    `toml:"dns_budget"`  // of a message
+	PutOff      Duration    `toml:"put_off_for"` // while it cannot be told who sent it
+}
+
+// Secondary is a host of ours that takes mail before us, and judges it.
+type Secondary struct {
+	Networks   []Network `toml:"networks"`
+	AuthservID string    `toml:"authserv_id"`
+}
+
+// DomainTrust is what a domain of ours wants done with mail.
+type DomainTrust struct {
+	Default    string         `toml:"default"`    // DefaultAllow, DefaultDeny
+	Forged     string         `toml:"forged"`     // ForgedTag, ForgedReject
+	AutoGrant  string         `toml:"auto_grant"` // On, Off
+	DeniedText string         `toml:"denied_text"`
+	Forwarders []string       `toml:"forwarders"` // A-labels
+	Mailboxes  []MailboxTrust `toml:"mailbox"`
+}
+
+// MailboxTrust is what one mailbox wants; what is left out is as for its domain,
+// and filled in once loaded.
+type MailboxTrust struct {
+	Address    string   `toml:"address"` // a whole one once loaded
+	Default    string   `toml:"default"`
+	Forged     string   `toml:"forged"`
+	AutoGrant  string   `toml:"auto_grant"`
+	Forwarders []string `toml:"forwarders"` // beside those of the domain
+}
+
+// Values of DomainTrust and MailboxTrust.
+const (
+	DefaultAllow = "allow"
+	DefaultDeny  = "deny"
+	ForgedTag    = "tag"
+	ForgedReject = "reject"
+	On           = "on"
+	Off          = "off"
+)
+
+// maxDeniedText: a reply is one line of at most 512 octets (RFC 5321 section
+// 4.5.3.1.5).
+const maxDeniedText = 200
+
+func (t *Trust) defaults() {
+	t.Enabled = true
+	t.Signatures = 10
+	t.DNSBudget = span(10 * time.Second)
+	t.PutOff = span(4 * time.Hour)
+}
+
+func (c *checker) trust(cfg *Config) {
+	t := &cfg.Trust
+	c.names("trust.sealers", t.Sealers)
+	c.names("trust.forwarders", t.Forwarders)
+	c.count("trust.signatures", t.Signatures, 1, 50)
+	c.span("trust.dns_budget", t.DNSBudget, time.Second, time.Minute)
+	c.span("trust.put_off_for", t.PutOff, time.Minute, 24*time.Hour)
+	for i := range t.Secondaries {
+		s, at := &t.Secondaries[i], item("trust.secondary", i)
+		if len(s.Networks) == 0 {
+			c.add(at+".networks", "is missing")
+		}
+		if s.AuthservID = strings.ToLower(s.AuthservID); s.AuthservID == "" || strings.ContainsAny(s.AuthservID, " ;\"()\r\n") {
+			c.add(at+".authserv_id", "%q is not the name in that host's Authentication-Results", clip(s.AuthservID))
+		}
+	}
+	for i := range cfg.Domains {
+		c.domainTrust(item("domain", i)+".trust", cfg.Domains[i].Name, &cfg.Domains[i].Trust)
+	}
+}
+
+func (c *checker) domainTrust(at, domain string, t *DomainTrust) {
+	c.wishes(at, t.Default, t.Forged, t.AutoGrant)
+	c.names(at+".forwarders", t.Forwarders)
+	if len(t.DeniedText) > maxDeniedText || strings.ContainsFunc(t.DeniedText, func(r rune) bool { return r < ' ' || r > '~' }) {
+		c.add(at+".denied_text", "wants at most %d printable ASCII characters", maxDeniedText)
+	}
+	seen := map[string]bool{}
+	for i := range t.Mailboxes {
+		m, at := &t.Mailboxes[i], item(at+".mailbox", i)
+		if m.Default == "" {
+			m.Default = t.Default
+		}
+		if m.Forged == "" {
+			m.Forged = t.Forged
+		}
+		if m.AutoGrant == "" {
+			m.AutoGrant = t.AutoGrant
+		}
+		c.wishes(at, m.Default, m.Forged, m.AutoGrant)
+		c.names(at+".forwarders", m.Forwarders)
+		if m.Address == "" {
+			c.add(at+".address", "is missing")
+		} else if a, ok := c.recipient(at+".address", m.Address, domain); ok {
+			if m.Address = strings.ToLower(a.String()); seen[m.Address] {
+				c.add(at+".address", "%s is there twice", a)
+			}
+			seen[m.Address] = true
+		}
+	}
+}
+
+func (c *checker) wishes(at, standard, forged, grant string) {
+	c.oneOf(at+".default", standard, DefaultAllow, DefaultDeny)
+	c.oneOf(at+".forged", forged, ForgedTag, ForgedReject)
+	c.oneOf(at+".auto_grant", grant, On, Off)
+}
+
+// names checks a list of domains.
+func (c *checker) names(path string, list []string) {
+	for i := range list {
+		c.name(item(path, i), &list[i])
+	}
+}

@@ -1,0 +1,46 @@
+package gateway
+
+import (
+	"context"
+	"strings"
+
+	"mailxmppd/mail"
+)
+
+// JudgeBeside judges a message that a mail server beside us is about to take:
+// why not, or the header fields to go before it, CRLF-ended. What it says to
+// its client is one answer for all, and what it writes before the message too:
+// so that is the worst verdict of all recipients. Recipients that may be refused
+// by the content have none beside them (admits), so what remains where some
+// refuse and others take is forged mail, which goes on with its verdict.
+func (e *Entrance) JudgeBeside(ctx context.Context, c mail.Client, m *mail.Message) ([]byte, *mail.Failure) {
+	if e.Judge == nil {
+		return nil, nil
+	}
+	src := e.source(c)
+	for i, r := range m.Envelope.Recipients {
+		m.Envelope.Recipients[i], _, _ = e.meant(r)
+	}
+	judged := e.judge(ctx, src, m, m.Content)
+	refused, kept, f := turnedAway(judged)
+	if len(refused) > 0 && (len(kept) == 0 || f.Class != mail.Permanent) {
+		return nil, f
+	}
+	var fields []byte
+	if verdict := worst(judged); verdict != "" { // else nobody of ours
+		fields = append(VerdictField(verdict), m.Origin.Results...)
+	}
+	return append(fields, e.Judge.Outgoing(src, m.Envelope.Sender)...), nil
+}
+
+// worst is the verdict that promises least.
+func worst(judged []mail.Judged) string {
+	out, rank := "", -1
+	for _, j := range judged {
+		word, _, _ := strings.Cut(j.Verdict, ";")
+		if r := map[string]int{"permitted": 0, "authenticated": 1, "unproven": 2, "forged": 3}[word]; j.Verdict != "" && r > rank {
+			out, rank = j.Verdict, r
+		}
+	}
+	return out
+}

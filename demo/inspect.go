@@ -30,17 +30,22 @@ func inspect(delivered, sent []byte) inspection {
 		return in
 	}
 	in.identical = true
-	if len(fields) > 0 && cameOverXMPP(fields[0]) {
+	if cameOverXMPP(fields) {
 		in.transport = "xmpp"
 	}
 	return in
 }
 
-// cameOverXMPP reports whether a field is a Received field of a gateway that
-// took the message over XMPP. The first field is the last gateway's.
-func cameOverXMPP(field string) bool {
-	name, body, _ := strings.Cut(field, ":")
-	return strings.EqualFold(name, "Received") && strings.Contains(" "+strings.Join(strings.Fields(body), " ")+" ", " with XMPP ")
+// cameOverXMPP reports whether the last gateway took the message over XMPP: the
+// first Received field is its own. What it thinks of the message stands above.
+func cameOverXMPP(fields []string) bool {
+	for _, field := range fields {
+		name, body, _ := strings.Cut(field, ":")
+		if strings.EqualFold(name, "Received") {
+			return strings.Contains(" "+strings.Join(strings.Fields(body), " ")+" ", " with XMPP ")
+		}
+	}
+	return false
 }
 
 // headerFields splits header fields (RFC 5322 section 2.2), each with its

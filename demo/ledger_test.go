@@ -62,6 +62,7 @@ func TestLedgerJudges(t *testing.T) {
 		says     string
 	}{
 		{name: "as sent", arrivals: []string{overXMPP + content}, want: tally{OK: true, Sent: 1, Delivered: 1, Identical: 1}, says: "byte-identical"},
+		{name: "tagged", arrivals: []string{"X-Mail-Trust: authenticated; x\r\n" + overXMPP + "Received: x\r\n" + content}, want: tally{OK: true, Sent: 1, Delivered: 1, Identical: 1}, says: "byte-identical"},
 		{name: "signed", signed: true, arrivals: []string{overXMPP + content}, want: tally{OK: true, Sent: 1, Delivered: 1, Identical: 1}, says: "dkim=pass"},
 		{name: "signature broken", signed: true, badDKIM: true, arrivals: []string{overXMPP + content}, want: tally{Sent: 1, Delivered: 1}, problem: "dkim=fail", says: "dkim=fail"},
 		{name: "twin", arrivals: []string{overXMPP + content, overXMPP + content}, want: tally{Sent: 1, Delivered: 1, Identical: 1, Twins: 1}, problem: "a twin: copy 2"},

@@ -54,7 +54,9 @@ func (s *scribe) Content(_ context.Context, a Arrival) ([]HeaderField, *mail.Fai
 }
 
 // Poses says of every field of one name that it must not go on.
-func (s *scribe) Poses(name, _ string) bool { return strings.EqualFold(strings.TrimSpace(name), "X-Poses") }
+func (s *scribe) Poses(name, _ string) bool {
+	return strings.EqualFold(strings.TrimSpace(name), "X-Poses")
+}
 
 // Clean takes out a line of that name at the very start.
 func (s *scribe) Clean(content mail.Content) (mail.Content, error) {

@@ -32,6 +32,7 @@ const present, absent mail.ID = "01JDX2V9N0000000000000000A", "01JDX2V9N00000000
 type fakeStore struct {
 	people
 	book
+	addressBook
 	ring
 	broken error
 	block  chan struct{} // List waits for it, when set

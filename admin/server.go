@@ -26,6 +26,9 @@
 //	GET  /grants/find?kind=&recipient=&peer=&author=   those that fit; recipient and author repeatable
 //	PUT  /grant                   store one: the body is a GrantPut
 //	DELETE /grant?kind=&recipient=&author=   forget one
+//	GET  /contacts?owner=&limit=&after_owner=&after_address=&after_fingerprint=   keys that our recipients know
+//	PUT  /contact                 store one: the body is a store.ContactKey
+//	DELETE /contact?owner=&address=&fingerprint=   forget one, or all of the address
 //
 // Answers are JSON: store.Entry, store.Record, store.User with what is kept of
 // the password, Count, Health, or Fault with a status of 400 and above. Whoever
@@ -69,6 +72,7 @@ type Store interface {
 	TLSDays(ctx context.Context, day, domain string) ([]store.TLSDay, error)
 	store.Signing
 	Grants
+	Contacts
 	// Release makes the waiting deliveries to a domain due now, all for "".
 	Release(ctx context.Context, domain string) (int, error)
 }
@@ -141,6 +145,9 @@ func New(st Store, log *slog.Logger, onChange func()) *Server {
 	mux.HandleFunc("GET /grants/find", s.answer(s.findGrants))
 	mux.HandleFunc("PUT /grant", s.answer(s.putGrant))
 	mux.HandleFunc("DELETE /grant", s.answer(s.deleteGrant))
+	mux.HandleFunc("GET /contacts", s.answer(s.contacts))
+	mux.HandleFunc("PUT /contact", s.answer(s.putContact))
+	mux.HandleFunc("DELETE /contact", s.answer(s.deleteContacts))
 	s.http = http.Server{
 		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.bounded(mux, w, r) }),
 		ReadHeaderTimeout: requestTimeout,

@@ -135,11 +135,6 @@ func start(t *testing.T, st Store) (path string, changes *atomic.Int32) {
 
 func startAllowed(t *testing.T, st Store, o Operator) (path string, changes *atomic.Int32) {
 	t.Helper()
-	return startWith(t, st, func(s *Server) { s.Allow(o) })
-}
-
-func startWith(t *testing.T, st Store, prepare func(*Server)) (path string, changes *atomic.Int32) {
-	t.Helper()
 	path = filepath.Join(shortDir(t), "admin.sock")
 	ln, err := Listen(path)
 	if err != nil {
@@ -147,7 +142,7 @@ func startWith(t *testing.T, st Store, prepare func(*Server)) (path string, chan
 	}
 	changes = &atomic.Int32{}
 	s := New(st, slog.New(slog.DiscardHandler), func() { changes.Add(1) })
-	prepare(s)
+	s.Allow(o)
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(ln) }()
 	t.Cleanup(func() {

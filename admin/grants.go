@@ -25,13 +25,9 @@ type GrantPut struct {
 	Bounds store.GrantBounds `json:"bounds"`
 }
 
-// OnGrants says what is to be called, on the request's goroutine, after grants
-// were changed. It is called before Serve.
-func (s *Server) OnGrants(changed func()) { s.onGrants = changed }
-
 func (s *Server) grantsChanged() {
-	if s.onGrants != nil {
-		s.onGrants()
+	if s.operator.Granted != nil {
+		s.operator.Granted()
 	}
 }
 

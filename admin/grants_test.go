@@ -67,7 +67,7 @@ func (b *book) FindGrants(_ context.Context, kind store.GrantKind, recipients []
 func TestGrants(t *testing.T) {
 	st := &fakeStore{}
 	var changes atomic.Int64
-	path, _ := startWith(t, st, func(s *Server) { s.OnGrants(func() { changes.Add(1) }) })
+	path, _ := startAllowed(t, st, Operator{Granted: func() { changes.Add(1) }})
 	c, ctx := NewClient(path), t.Context()
 	if all, err := c.Grants(ctx, store.GrantFilter{Kind: store.GrantAsked, Limit: 1}); err != nil || len(all) != 0 {
 		t.Fatalf("got %+v, %v", all, err)

@@ -99,7 +99,6 @@ type Server struct {
 	store    Store
 	log      *slog.Logger
 	onChange func()
-	onGrants func()
 	counters func() map[string]any
 	operator Operator
 	began    time.Time
@@ -115,6 +114,8 @@ type Operator struct {
 	Fail func(ctx context.Context, id mail.ID, n int, by, text string) (int, error)
 	// Rekeyed is called after signing keys were stored or deleted.
 	Rekeyed func()
+	// Granted is called after grants were changed.
+	Granted func()
 	// Backup writes what the store holds into a new file.
 	Backup func(ctx context.Context, file string) error
 }

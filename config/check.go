@@ -35,6 +35,7 @@ func check(r *report, base string, cfg *Config) {
 	c.srs(cfg)
 	c.dkim(&cfg.DKIM)
 	c.trust(cfg)
+	c.grants(&cfg.Grants)
 	c.routes(cfg)
 	c.limits(&cfg.Limits)
 	c.oauth(&cfg.OAuth)

@@ -30,6 +30,7 @@ type Config struct {
 	SRS        SRS         `toml:"srs"`
 	DKIM       DKIM        `toml:"dkim"`
 	Trust      Trust       `toml:"trust"`
+	Grants     Grants      `toml:"grants"`
 	Routes     []Route     `toml:"route"`
 	Limits     Limits      `toml:"limits"`
 	Log        Log         `toml:"log"`

@@ -17,6 +17,7 @@ func (c *Config) defaults() {
 	c.SRS.Enabled = true
 	c.DKIM.defaults()
 	c.Trust.defaults()
+	c.Grants.defaults()
 	c.SMTP.MXPort = 25
 	c.SMTP.TLS = TLSOpportunistic
 	c.SMTP.MTASTS = true

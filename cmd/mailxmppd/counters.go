@@ -17,6 +17,9 @@ import (
 // counters gathers what the parts have counted.
 func (p *parts) counters(cfg *config.Config) map[string]any {
 	out := map[string]any{"streams": p.xmpp.streams.Snapshot(), "transfers": p.xmpp.transfers.Snapshot(), "gateway": p.gateway.Snapshot()}
+	if p.grants != nil {
+		out["grants"] = p.grants.Snapshot()
+	}
 	for _, c := range p.xmpp.components {
 		out["component "+c.Domain()] = c.Snapshot()
 	}

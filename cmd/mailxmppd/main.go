@@ -45,7 +45,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
-	root.AddCommand(serveCommand(), demoCommand(), checkCommand(), countersCommand(), queueCommand(), storeCommand(), userCommand(), keysCommand(), contactCommand(), tlsReportCommand(), versionCommand())
+	root.AddCommand(serveCommand(), demoCommand(), checkCommand(), countersCommand(), queueCommand(), storeCommand(), userCommand(), grantCommand(), keysCommand(), contactCommand(), tlsReportCommand(), versionCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

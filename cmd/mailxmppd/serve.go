@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -16,6 +17,7 @@ import (
 	"mailxmppd/gateway"
 	"mailxmppd/smtpbridge"
 	"mailxmppd/trust"
+	"mailxmppd/trust/grants"
 	"mailxmppd/trust/signing"
 )
 
@@ -59,6 +61,7 @@ type parts struct {
 	reporter     *smtpbridge.TLSReporter // nil: nobody is told
 	trust        *trust.Judge            // nil: mail is not judged
 	gateway      *gateway.Gateway
+	grants       *grants.Grants   // nil where none are kept
 	signing      *signing.Signer  // nil: nothing is signed
 	smtp         []service        // one for each listener of the configuration
 	streams      []streamListener // for peers
@@ -161,7 +164,12 @@ func (p *parts) run(ctx context.Context) error {
 	delivered := make(chan struct{})
 	go func() {
 		defer close(delivered)
+		var keeping sync.WaitGroup
+		if p.grants != nil {
+			keeping.Go(func() { p.grants.Run(delivering) })
+		}
 		p.gateway.Run(delivering, attemptGrace)
+		keeping.Wait()
 	}()
 	reporting, stopReporting := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopReporting()

@@ -43,7 +43,10 @@ func assemble(ctx context.Context, cfg *config.Config, st store.Store, log *slog
 	if err := p.newSMTPClient(cfg, st, resolver, roots, log); err != nil {
 		return nil, err
 	}
-	if p.xmpp, err = newXMPP(cfg, st, resolver, roots, certs, log); err != nil {
+	if err := p.newGrants(ctx, cfg, st, log); err != nil {
+		return nil, err
+	}
+	if p.xmpp, err = newXMPP(cfg, st, resolver, roots, certs, p.grants, log); err != nil {
 		return nil, err
 	}
 
@@ -63,11 +66,16 @@ func assemble(ctx context.Context, cfg *config.Config, st store.Store, log *slog
 	if err != nil {
 		return nil, err
 	}
-	if p.trust, err = newJudge(ctx, cfg, st, resolver, p.xmpp.directory, log); err != nil {
+	if p.trust, err = newJudge(ctx, cfg, st, resolver, p.xmpp.directory, p.grants, log); err != nil {
 		return nil, err
 	}
+	var answers gateway.Answers
+	if p.grants != nil {
+		answers = p.grants
+	}
 	p.gateway, err = gateway.New(gateway.Config{
-		Judge: judging(p.trust), Signer: signer, SRS: srs, LoopKey: loopKey, Hops: cfg.Limits.Hops,
+		Answers: answers,
+		Judge:   judging(p.trust), Signer: signer, SRS: srs, LoopKey: loopKey, Hops: cfg.Limits.Hops,
 		Hostname: cfg.SMTP.Hostname, Domains: domains, Store: st, Legacy: legacy, Hop: namedHop(cfg, p.client), Owners: smtpUsers(cfg, st), Log: log,
 		Peers:          peering{p.xmpp.directory, p.xmpp.sender},
 		DoubtOtherPath: cfg.XMPP.InDoubt == config.InDoubtOtherPath,
@@ -89,7 +97,7 @@ func assemble(ctx context.Context, cfg *config.Config, st store.Store, log *slog
 		server := admin.New(st, log, p.gateway.QueueChanged)
 		server.ShowCounters(func() map[string]any { return p.counters(cfg) })
 		operator := operatorOf(p.gateway, st)
-		operator.Rekeyed = p.rekeyed
+		operator.Rekeyed, operator.Granted = p.rekeyed, p.grantsChanged
 		server.Allow(operator)
 		p.admin = &service{server: server}
 	}

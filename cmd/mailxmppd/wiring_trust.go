@@ -11,12 +11,13 @@ import (
 	"mailxmppd/mail"
 	"mailxmppd/store"
 	"mailxmppd/trust"
+	"mailxmppd/trust/grants"
 	"mailxmppd/xmpp/peers"
 )
 
 // newJudge makes what judges who mail is from; nil where the operator does not
 // want that.
-func newJudge(ctx context.Context, cfg *config.Config, st store.Store, resolver *dns.Resolver, directory *peers.Directory, log *slog.Logger) (*trust.Judge, error) {
+func newJudge(ctx context.Context, cfg *config.Config, st store.Store, resolver *dns.Resolver, directory *peers.Directory, kept *grants.Grants, log *slog.Logger) (*trust.Judge, error) {
 	t := cfg.Trust
 	if !t.Enabled {
 		return nil, nil
@@ -40,10 +41,14 @@ func newJudge(ctx context.Context, cfg *config.Config, st store.Store, resolver 
 		}
 		known = append(known, d.Name)
 	}
-	return trust.NewJudge(trust.JudgeConfig{
+	jc := trust.JudgeConfig{
 		Evaluator: trust.New(conf), Domains: domains, Marks: trust.NewSentMarks(key),
 		OpenFor: t.PutOff.Duration, Known: known, Log: log,
-	}), nil
+	}
+	if kept != nil {
+		jc.Grants, jc.Granter = []trust.Permits{kept}, kept
+	}
+	return trust.NewJudge(jc), nil
 }
 
 // domainPolicy is what a domain of the configuration wants.

@@ -14,6 +14,7 @@ import (
 	"mailxmppd/gateway"
 	"mailxmppd/mail"
 	"mailxmppd/store"
+	"mailxmppd/trust/grants"
 	"mailxmppd/xmpp/component"
 	"mailxmppd/xmpp/peers"
 	"mailxmppd/xmpp/proof"
@@ -40,14 +41,15 @@ type xmppSide struct {
 	takes      transfer.Capabilities
 	transfers  *transfer.Server // made by receiveFor
 	gateway    *gateway.Gateway // set by receiveFor
+	grants     *grants.Grants   // nil where none are kept
 }
 
 // newXMPP makes the sending half. Streams and gateway need each other: the
 // streams hand requests up to the transfers' server and through it to the
 // gateway, which sends through the streams. receiveFor closes the circle,
 // before anything is served.
-func newXMPP(cfg *config.Config, st store.Store, resolver *dns.Resolver, roots *x509.CertPool, certs *certificates, log *slog.Logger) (*xmppSide, error) {
-	x := &xmppSide{takes: capabilities(cfg)}
+func newXMPP(cfg *config.Config, st store.Store, resolver *dns.Resolver, roots *x509.CertPool, certs *certificates, kept *grants.Grants, log *slog.Logger) (*xmppSide, error) {
+	x := &xmppSide{takes: capabilities(cfg), grants: kept}
 	prover, err := newProver(cfg, resolver, roots, log)
 	if err != nil {
 		return nil, err
@@ -86,7 +88,12 @@ func newXMPP(cfg *config.Config, st store.Store, resolver *dns.Resolver, roots *
 		Peers: configuredPeers(cfg), Services: services(cfg), DNS: resolver, Streams: x.links, Store: st, Roots: roots,
 		Validating: cfg.DNS.Validating, Log: log,
 	})
+	var keys transfer.Keys
+	if kept != nil {
+		keys = kept
+	}
 	x.sender = transfer.NewSender(transfer.SenderConfig{
+		Keys:  keys,
 		Links: x.directory, MaxInline: maxInline(cfg), Chunk: int(cfg.XMPP.Chunk), Window: cfg.XMPP.Window,
 		RequestTimeout: cfg.XMPP.RequestTimeout.Duration, Log: log,
 	})
@@ -99,6 +106,9 @@ func (x *xmppSide) up(local, remote string) {
 	go func() { // PeerUp asks the store, for which up must not wait
 		for _, domain := range append(x.directory.Through(remote), remote) {
 			x.gateway.PeerUp(local, domain)
+			if x.grants != nil {
+				x.grants.PeerUp(domain)
+			}
 		}
 	}()
 }
@@ -185,8 +195,13 @@ func maxInline(cfg *config.Config) int {
 // receiveFor makes the receiving half, which hands what peers send to g.
 func (x *xmppSide) receiveFor(cfg *config.Config, g *gateway.Gateway, st store.Store, log *slog.Logger) {
 	x.gateway = g
+	var permissions transfer.Permissions
+	if x.grants != nil {
+		permissions = x.grants
+	}
 	x.transfers = transfer.NewServer(transfer.ServerConfig{
-		Receiver: g, Transfers: st, Services: x.directory, Serves: cfg.ServedBy, Capabilities: x.takes, Log: log,
+		Permissions: permissions,
+		Receiver:    g, Transfers: st, Services: x.directory, Serves: cfg.ServedBy, Capabilities: x.takes, Log: log,
 		NullPerMinute: cfg.XMPP.NullPerMinute, ChecksPerMinute: cfg.XMPP.ChecksPerMinute,
 	})
 }
@@ -218,6 +233,9 @@ func capabilities(cfg *config.Config) transfer.Capabilities {
 	c.MaxChunk, c.Window = int(cfg.XMPP.Chunk), cfg.XMPP.Window
 	c.Retain, c.MaxRecipients = cfg.XMPP.Retain.Duration, cfg.Limits.MaxRecipients
 	c.Policy, c.MaxAge, c.Sends = cfg.XMPP.Policy, cfg.XMPP.PolicyMaxAge.Duration, cfg.XMPP.Sends
+	if cfg.Grants.Enabled {
+		c.Extensions = append(slices.Clone(c.Extensions), transfer.ExtGrants)
+	}
 	if cfg.XMPP.RequireTLS {
 		c.Extensions = append(slices.Clone(c.Extensions), transfer.ExtRequireTLS)
 	}

@@ -73,8 +73,8 @@ func (g *Grants) wayBack(ctx context.Context, mailbox, author mail.Address) erro
 const maxHeader = 64 << 10
 
 // isAutomatic reports whether a message was not written by somebody who means
-// its recipients: it says so (RFC 3834 section 5), is of a list (RFC 2369, RFC
-// 2919) or sent in bulk, or is a report. What cannot be read within 64 KiB may
+// its recipients: it says so (RFC 3834 section 5), is of a list or sent in
+// bulk, or is a report. What cannot be read within 64 KiB may
 // be.
 func isAutomatic(content mail.Content) (bool, error) {
 	rc, err := content.Open()

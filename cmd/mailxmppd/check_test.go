@@ -151,7 +151,7 @@ func TestCheck(t *testing.T) {
 		{"DNS does not know us", func(t *testing.T, s *site) { s.dns = nameServer(t, "other.example. 60 IN A 192.0.2.1") }, 0, levelWarning, "no SRV record"},
 		{"store will be made", func(*testing.T, *site) {}, 0, levelOK, "mail.db will be made"},
 		{"store has no place", func(_ *testing.T, s *site) { s.store = `url = "sqlite:absent/mail.db"` }, 1, levelError, "cannot be made"},
-		{"store is no store", func(t *testing.T, s *site) { writeFile(t, filepath.Join(s.dir, "mail.db"), "not a database") }, 1, levelError, "cannot be read as a store"},
+		{"store is no store", func(t *testing.T, s *site) { writeFile(t, filepath.Join(s.dir, "mail.db"), "not a database") }, 1, levelError, "cannot be used: store "},
 		{"store is there", makeStore, 0, levelOK, "mail.db is at schema version"},
 		{"store is newer", func(t *testing.T, s *site) {
 			makeStore(t, s)

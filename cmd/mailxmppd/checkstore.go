@@ -2,16 +2,14 @@ package main
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
 
-	"mailxmppd/schema"
 	"mailxmppd/store/postgres"
+	"mailxmppd/store/sqlite"
 )
 
 // store tells whether the store can be used, without making, migrating or
@@ -45,24 +43,12 @@ func (n *inspection) sqliteStore(ctx context.Context, path string) {
 		return
 	}
 	f.Close()
-	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: path, RawQuery: "mode=ro"}).String())
+	r, err := sqlite.Inspect(ctx, path)
 	if err != nil {
-		n.add(levelError, "store", "%s: %s", path, err)
+		n.add(levelError, "store", "cannot be used: %s", err)
 		return
 	}
-	defer db.Close()
-	var has int64
-	err = db.QueryRowContext(ctx, `SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied`).Scan(&has)
-	if err != nil {
-		n.add(levelError, "store", "%s cannot be read as a store: %s", path, err)
-		return
-	}
-	knows, err := schema.Newest(schema.SQLite())
-	if err != nil {
-		n.add(levelError, "store", "%s", err)
-		return
-	}
-	n.schema(path, has, knows)
+	n.schema(path, r.Schema, r.Knows)
 }
 
 func (n *inspection) postgresStore(ctx context.Context) {

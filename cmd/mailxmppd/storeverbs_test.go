@@ -185,8 +185,9 @@ func TestStoreCheck(t *testing.T) {
 }
 
 func TestStorePostgres(t *testing.T) {
+	url := storetest.StartPostgres(t)
 	s := newSite(t)
-	s.store = fmt.Sprintf("url = %q", storetest.StartPostgres(t))
+	s.store = fmt.Sprintf("url = %q", url)
 	file := s.write(t)
 	cfg, err := config.Load(file)
 	if err != nil {
@@ -209,6 +210,23 @@ func TestStorePostgres(t *testing.T) {
 		"warning         no synchronous standby: a fail-over of the database would lose the newest mail\n", "ok              schema version "} {
 		if !strings.Contains(got, line) {
 			t.Errorf("no %q in\n%s", line, got)
+		}
+	}
+	// A store that was moved is found out by all that only look.
+	old := newSite(t)
+	oldFile := old.write(t)
+	oldCfg, err := config.Load(oldFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spool(t, oldCfg)
+	if code, _, stderr := call(t, "store", "move", "--to", url, "--schema", "other", "--json", "--config", oldFile); code != 0 {
+		t.Fatal(stderr)
+	}
+	for _, args := range []string{"store check", "check", "store migrate", "queue list"} {
+		code, stdout, stderr := call(t, append(strings.Fields(args), "--config", oldFile)...)
+		if code != 1 || !strings.Contains(stdout+stderr, "was moved to") {
+			t.Errorf("%s of a moved store: %d %q %q", args, code, stdout, stderr)
 		}
 	}
 	for _, args := range []string{"backup " + filepath.Join(s.dir, "x"), "restore " + file} {

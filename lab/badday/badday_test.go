@@ -149,9 +149,12 @@ func (l *lab) happen(s step) {
 		l.await(s, func(e []store.Entry) bool { return len(e) == 0 })
 	case what == "await" && rest[0] == "box":
 		l.until(s, func() bool { return l.boxes[rest[1]].Count() >= number(l.t, rest[2]) })
-	case what == "await" && rest[0] == "notice": // of the delay, to the sender
+	case what == "await" && rest[0] == "dsn": // to the sender, with these words
+		words := strings.Join(rest[2:], " ")
 		l.until(s, func() bool {
-			return slices.ContainsFunc(l.boxes["capulet"].Got(), func(c string) bool { return strings.Contains(c, "Action: delayed") })
+			return slices.ContainsFunc(l.boxes["capulet"].Got(), func(c string) bool {
+				return strings.Contains(c, "Action: "+rest[1]) && strings.Contains(c, words)
+			})
 		})
 	case what == "use" && rest[0] == "postgres":
 		config, err := os.ReadFile(l.gateways["capulet"].Config)

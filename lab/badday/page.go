@@ -68,7 +68,7 @@ func shapeOf(s string) string {
 		{`\b\d{8}T\d{6}\.\d{3}Z`, "TIME"},
 		{`\b[0-9a-f]{64}\b`, "HASH"},
 		{`(127\.0\.0\.1|\[::1\]):\d+`, "ADDRESS"},
-		{`\b(now|in [0-9dhmsµ.]+)( |$)`, "DUE "},
+		{`\b(now|in [0-9dhmsµ.]*[dhms])( |$)`, "DUE "},
 		{`\b\d+(\.\d+)?(d|h|m|s|ms|µs)([0-9hms]*)\b`, "AGE"},
 		{`attempts: \d+`, "attempts: N"},
 		{`(?m)^(\d+) +\d+ +TIME`, "$1  N  TIME"},
@@ -76,8 +76,11 @@ func shapeOf(s string) string {
 		{`(attempt +)\d+( |:)`, "${1}N$2"},
 		{`\b\d+ deliver(y|ies) due now`, "N due now"},
 		{`(?m)^(messages|deliveries [a-z]+) +\d+`, "$1  N"},
+		{`(?m)^[a-z_]+: \d+ of \d+$`, "TABLE: N of N"},
+		{`\d+ (rows in|tables moved|contents compared)`, "N $1"},
 		{`schema version \d+`, "schema version N"},
 		{`\b\d+ octets|(octets +)\d+`, "N octets"},
+		{`(?m)(operator +.*) \([^()]+\)$`, "$1 (WHO)"},
 		{`TLS1\.3 [A-Z0-9_]+`, "TLS"},
 	} {
 		s = regexp.MustCompile(r[0]).ReplaceAllString(s, r[1])

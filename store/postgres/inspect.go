@@ -13,12 +13,20 @@ import (
 // Inspect tells of a store what can be told without opening it, and what the
 // server promises of its commits.
 func Inspect(ctx context.Context, cfg Config) (r store.Report, d Durability, err error) {
-	c, err := pgx.Connect(ctx, cfg.URL)
+	ccfg, err := pgx.ParseConfig(cfg.URL)
 	if err != nil {
 		return r, d, withoutSecret(err)
 	}
+	ccfg.RuntimeParams["search_path"] = cfg.Schema
+	c, err := pgx.ConnectConfig(ctx, ccfg)
+	if err != nil {
+		return r, d, err
+	}
 	defer c.Close(context.WithoutCancel(ctx))
-	if d, err = durability(ctx, c); err != nil {
+	if d, err = durability(ctx, c); err == nil {
+		err = refuseUnfinished(ctx, c, cfg.Schema)
+	}
+	if err != nil {
 		return r, d, failed(err)
 	}
 	if r.Knows, err = schema.Newest(schema.Postgres()); err != nil {

@@ -9,8 +9,8 @@ import (
 	"mailxmppd/store"
 )
 
-// Inspect tells of the store at path what can be told without opening it. It
-// examines nothing: see Check.
+// Inspect tells of the store at path what can be told without opening it; an
+// error if it could not be opened. It examines nothing: see Check.
 func Inspect(ctx context.Context, path string) (r store.Report, err error) {
 	if _, err := os.Stat(path); err != nil {
 		return r, err
@@ -26,6 +26,9 @@ func Inspect(ctx context.Context, path string) (r store.Report, err error) {
 		return r, fmt.Errorf("store %s: %w", path, err)
 	}
 	defer c.close()
+	if err := refuseMoved(c); err != nil {
+		return r, fmt.Errorf("store %s: %w", path, err)
+	}
 	if _, err := c.exec("BEGIN"); err != nil {
 		return r, err
 	}

@@ -37,7 +37,7 @@ func Replace(ctx context.Context, backup, path string) (aside string, err error)
 	if err := errors.Join(Check(ctx, part), sameOwner(part, path), flush(part)); err != nil {
 		return "", err
 	}
-	if aside, err = linkAside(path, "replaced"); err != nil {
+	if aside, err = linkAside(path); err != nil {
 		return "", err
 	}
 	// What is left beside a damaged database would be taken for the new one's.
@@ -62,28 +62,9 @@ func sameOwner(part, path string) error {
 	return nil
 }
 
-// SetAside takes a store that nobody has open out of use: it is kept under the
-// name that is returned.
-func SetAside(path, why string) (aside string, err error) {
-	held, err := lock(path + ".lock")
-	if err != nil {
-		return "", err
-	}
-	defer held.Close()
-	if aside, err = linkAside(path, why); err != nil {
-		return "", err
-	}
-	for _, name := range []string{path + sideFiles()[0], path + sideFiles()[1], path} {
-		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return "", err
-		}
-	}
-	return aside, flush(filepath.Dir(path))
-}
-
 // linkAside gives the store at path a second name, its log included where it
 // cannot be folded into the database because that is damaged.
-func linkAside(path, why string) (aside string, err error) {
+func linkAside(path string) (aside string, err error) {
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
@@ -91,7 +72,7 @@ func linkAside(path, why string) (aside string, err error) {
 		c.pragma("wal_checkpoint(TRUNCATE)") // the files are kept if it fails
 		c.close()
 	}
-	aside = fmt.Sprintf("%s.%s-%s", path, why, time.Now().UTC().Format("20060102T150405.000Z"))
+	aside = fmt.Sprintf("%s.replaced-%s", path, time.Now().UTC().Format("20060102T150405.000Z"))
 	for _, side := range []string{"", sideFiles()[0], sideFiles()[1]} {
 		if err := os.Link(path+side, aside+side); err != nil && !(side != "" && errors.Is(err, fs.ErrNotExist)) {
 			return "", err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"time"
 
@@ -22,6 +23,10 @@ func poolConfig(cfg Config) (*pgxpool.Config, error) {
 	}
 	p.MaxConns = int32(cfg.MaxConns)
 	p.ConnConfig.ConnectTimeout = connectTimeout
+	p.ConnConfig.DialFunc = (&net.Dialer{KeepAliveConfig: keepAlive()}).DialContext
+	if p.ConnConfig.ValidateConnect == nil { // else the URL says which server is wanted
+		p.ConnConfig.ValidateConnect = mustWrite
+	}
 	set := p.ConnConfig.RuntimeParams
 	set["search_path"] = cfg.Schema
 	set["application_name"] = "mailxmppd " + cfg.Node
@@ -43,8 +48,17 @@ func poolConfig(cfg Config) (*pgxpool.Config, error) {
 	set["work_mem"] = "16MB"
 	syncSettings(set)
 	p.AfterConnect = checkSync
-	p.PrepareConn = freshPlans
+	p.PrepareConn = usable
 	return p, nil
+}
+
+// usable looks at a connection each time before it is used: ok false has the
+// pool take another one.
+func usable(ctx context.Context, c *pgx.Conn) (ok bool, err error) {
+	if turnedReadOnly(c) {
+		return false, nil
+	}
+	return freshPlans(ctx, c)
 }
 
 // planAge is how old a connection's plans may become.
@@ -92,8 +106,13 @@ func refuseUnsafe(ctx context.Context, c *pgx.Conn) error {
 
 // failed gives an error of the database the name that the contract has for it.
 func failed(err error) error {
-	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == "53100" { // disk_full
-		return fmt.Errorf("%w: %w", store.ErrFull, err)
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch pg.Code {
+		case "53100": // disk_full
+			return fmt.Errorf("%w: %w", store.ErrFull, err)
+		case "25006": // read_only_sql_transaction
+			return fmt.Errorf("%w: %w", errReadOnly, err)
+		}
 	}
 	if errors.Is(err, pgx.ErrNoRows) {
 		return store.ErrNotFound

@@ -89,7 +89,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err := migrate(ctx, pcfg.ConnConfig, cfg.Schema); err != nil {
 		return nil, fmt.Errorf("open store: %w", failed(err))
 	}
-	return start(ctx, cfg, pcfg)
+	return start(ctx, cfg, pcfg, silence)
 }
 
 // complete puts in what was left out.
@@ -113,8 +113,10 @@ func (cfg *Config) complete() error {
 	return nil
 }
 
-func start(ctx context.Context, cfg Config, pcfg *pgxpool.Config) (*Store, error) {
-	pool, err := pgxpool.NewWithConfig(context.WithoutCancel(ctx), pcfg)
+func start(ctx context.Context, cfg Config, pcfg *pgxpool.Config, silence time.Duration) (*Store, error) {
+	pooled := pcfg.Copy()
+	pooled.ConnConfig.DialFunc = patient(pcfg.ConnConfig.DialFunc, silence)
+	pool, err := pgxpool.NewWithConfig(context.WithoutCancel(ctx), pooled)
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}

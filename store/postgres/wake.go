@@ -46,6 +46,8 @@ type listener struct {
 // connect waits for the name for a while: the server may not yet have noticed
 // the end of a process that was killed.
 func (l *listener) connect(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
+	defer cancel()
 	var err error
 	if l.conn, err = pgx.ConnectConfig(ctx, l.config.Copy()); err != nil {
 		return err

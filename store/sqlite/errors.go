@@ -32,6 +32,10 @@ func explain(err error) error {
 		return fmt.Errorf("%w: %w", store.ErrFull, err)
 	case e.Code()&0xff == sqlite3.SQLITE_CORRUPT, e.Code()&0xff == sqlite3.SQLITE_NOTADB:
 		return fmt.Errorf("database is damaged, or not one: %w", err)
+	case e.Code()&0xff == sqlite3.SQLITE_READONLY:
+		return fmt.Errorf("database cannot be written to, is its file system read-only? %w", err)
+	case e.Code()&0xff == sqlite3.SQLITE_IOERR:
+		return fmt.Errorf("the disk of the database fails: %w", err)
 	}
 	return err
 }

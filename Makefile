@@ -33,6 +33,7 @@ bench: deps
 	$(GO) run ./lab/bench pair --json
 	$(GO) run ./lab/bench leg --json
 	$(GO) run ./lab/bench smtp --json
+	$(GO) run ./lab/bench queue --json
 	$(GO) run ./lab/bench trust --json
 
 # Each fuzz target in turn; go takes one at a time.

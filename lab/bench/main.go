@@ -5,6 +5,7 @@
 //	go run ./lab/bench trust [--json] [--messages N] [--reps N]
 //	go run ./lab/bench leg [--json] [--volume MB] [--reps N] [--streams N] [--hold D] [--large MB]
 //	go run ./lab/bench smtp [--json] [--volume MB] [--reps N]
+//	go run ./lab/bench queue [--json] [--quick] [--parts deep,nodes,flushes,relay] ...
 //
 // pair: 16 SMTP sessions -> gateway A -> XMPP over TLS -> gateway B -> sink,
 // with 10 KB messages, spooled and cut-through, beside a pair of Postfix
@@ -17,6 +18,10 @@
 // smtp: our SMTP server, storing nothing, behind Postfix's smtp-source, and our
 // client before its smtp-sink, 16 sessions with 2, 10 and 100 KB messages,
 // beside smtp-source into smtp-sink.
+//
+// queue: a queue of a million waiting deliveries beside an empty one, and what
+// becomes due in it at once; one node and three draining a spool; durable
+// flushes; the spooled path beside one Postfix relay.
 //
 // trust: all evidence for a 10 KB message with one RSA-2048 signature, with DNS
 // answered from memory, beside go-msgauth's bare verification of it.
@@ -44,7 +49,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("usage: bench pair|leg|smtp|trust [flags]")
+		return errors.New("usage: bench pair|leg|smtp|queue|trust [flags]")
 	}
 	switch args[0] {
 	case "pair":
@@ -53,6 +58,8 @@ func run(ctx context.Context, args []string) error {
 		return runLeg(ctx, args[1:])
 	case "smtp":
 		return runSMTP(ctx, args[1:])
+	case "queue":
+		return runQueue(ctx, args[1:])
 	case "trust":
 		return runTrust(ctx, args[1:])
 	case legSide:

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ type pairParams struct {
 	Store    string `json:"store"`
 	Mode     string `json:"mode"` // "spooled" or "cut-through"
 	profile  string
+	to       string // the recipient; "" for one at montague.example
 }
 
 // relay is a pair of relays: mail goes in at addr and comes out at the sink.
@@ -167,7 +169,7 @@ func load(p pairParams, addr string, n int) error {
 			defer c.Close()
 			for k := next.Add(1); k <= int64(n); k = next.Add(1) {
 				content := harness.Stuff(message(fmt.Sprintf("%d.%d", run, k), p.Size))
-				if _, err := c.Send("romeo@capulet.example", []string{"juliet@montague.example"}, content); err != nil {
+				if _, err := c.Send("romeo@capulet.example", []string{cmp.Or(p.to, "juliet@montague.example")}, content); err != nil {
 					errs[i] = err
 					return
 				}

@@ -1,9 +1,12 @@
 package beside
 
 import (
+	"net"
+	"net/smtp"
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"mailxmppd/lab/harness"
 )
@@ -56,6 +59,53 @@ func (s *site) inbound(t *testing.T, mx string) {
 	never(t, "to nobody", s.mailboxes, s.peersMailboxes, s.others)
 }
 
+// judged is what holds where we are asked about mail before it is queued: the
+// client that counts is Postfix's own, and what poses as ours does not arrive.
+func (s *site) judged(t *testing.T, mx string) {
+	t.Helper()
+	must(t, s.names.Add(`_dmarc.y.example. 60 IN TXT "v=DMARC1; p=reject"`))
+	must(t, s.names.Add(`y.example. 60 IN TXT "v=spf1 ip4:192.0.2.1 -all"`))
+	for _, c := range []struct{ mark, client, verdict string }{
+		{"from a friend", "192.0.2.1", "X-Mail-Trust: authenticated; proven by spf\r\n"},
+		{"from a forger", "192.0.2.66", "X-Mail-Trust: forged; y.example asks"},
+		{"from ourselves", "127.0.0.1", "X-Mail-Trust: unproven; not judged\r\n"},
+	} {
+		conn, err := net.Dial("tcp", mx)
+		must(t, err)
+		conn.SetDeadline(time.Now().Add(time.Minute))
+		session, err := smtp.NewClient(conn, "mx")
+		must(t, err)
+		must(t, session.Hello("lab.example"))
+		id, err := session.Text.Cmd("XCLIENT ADDR=%s NAME=[UNAVAILABLE] HELO=mx.y.example PROTO=ESMTP", c.client)
+		must(t, err)
+		session.Text.StartResponse(id)
+		_, _, err = session.Text.ReadResponse(220)
+		session.Text.EndResponse(id)
+		must(t, err)
+		id, err = session.Text.Cmd("EHLO mx.y.example")
+		must(t, err)
+		session.Text.StartResponse(id)
+		_, _, err = session.Text.ReadResponse(250)
+		session.Text.EndResponse(id)
+		must(t, err)
+		must(t, session.Mail("x@y.example"))
+		must(t, session.Rcpt("juliet@"+ours))
+		body, err := session.Data()
+		must(t, err)
+		poses := "X-Mail-Trust: permitted; one\r\nAuthentication-Results: " + strings.ToUpper(ours) + "; dkim=pass\r\n\tbogus\r\n" +
+			"Authentication-Results: mx.other.example; none\r\nx-mail-trust: permitted; two\r\n"
+		_, err = body.Write(append([]byte(poses), letter(c.mark)...))
+		must(t, err)
+		must(t, body.Close())
+		session.Close()
+		before := arrived(t, s.mailboxes, c.mark)
+		if strings.Count(strings.ToLower(before), "x-mail-trust:") != 1 || !strings.Contains(before, c.verdict) ||
+			strings.Contains(before, "bogus") || !strings.Contains(before, "Authentication-Results: mx.other.example; none\r\n") {
+			t.Errorf("%s: arrived with\n%s\nwant %q", c.mark, before, c.verdict)
+		}
+	}
+}
+
 func testPeeringOnly(t *testing.T, s *site) {
 	s.startOurs(t, s.ip+":24", peeringOnly)
 	mx := s.ip + ":25"
@@ -83,6 +133,7 @@ func testMilter(t *testing.T, s *site) {
 	s.startPostfix(t, mx, peeringOnly, withMilter)
 	s.inbound(t, mx)
 	s.outbound(t, mx, true)
+	s.judged(t, mx)
 	reply := sendContent(t, mx, "escalus@"+legacy, "juliet@"+ours, append([]byte(strings.Repeat("Received: by loop.example; x\r\n", 101)), letter("loop")...))
 	expectReply(t, "a loop", reply, "554 5.4.6 ")
 	reply = sendContent(t, mx, "escalus@"+legacy, "juliet@"+ours, append([]byte(strings.Repeat("X-Many: y\r\n", 1001)), letter("many fields")...))
@@ -106,6 +157,7 @@ func testFilter(t *testing.T, s *site) {
 	if !strings.Contains(log, "orig_client=localhost[127.0.0.1]") {
 		t.Error("XFORWARD has not arrived")
 	}
+	s.judged(t, mx)
 	reply := sendContent(t, mx, "escalus@"+legacy, "juliet@"+ours, append([]byte(strings.Repeat("Received: by loop.example; x\r\n", 101)), letter("loop")...))
 	expectReply(t, "a loop", reply, "554 5.4.6 ")
 	never(t, "loop", s.mailboxes)

@@ -166,7 +166,8 @@ func (s *site) startPostfix(t *testing.T, listen string, titles ...string) *post
 		Listen: listen, Sink: s.others.Addr, Services: strings.TrimPrefix(services, "\n"),
 		// Asked for a verdict, it is to have it before we lose patience; loops are
 		// ours to find.
-		Extra: settings + "\naddress_verify_poll_delay = 1s\naddress_verify_poll_count = 15\nsmtpd_error_sleep_time = 0\nhopcount_limit = 200\n",
+		Extra: settings + "\naddress_verify_poll_delay = 1s\naddress_verify_poll_count = 15\nsmtpd_error_sleep_time = 0\nhopcount_limit = 200\n" +
+			"smtpd_authorized_xclient_hosts = 127.0.0.0/8\n",
 	})
 }
 

@@ -147,16 +147,19 @@ func send(t *testing.T, listener, client string, before []string, from, to, cont
 	}
 	must(t, c.Mail(from))
 	if err := c.Rcpt(to); err != nil {
-		return "rcpt " + err.Error()
+		return "rcpt " + plain(err)
 	}
 	body, err := c.Data()
 	must(t, err)
 	fmt.Fprint(body, content)
 	if err := body.Close(); err != nil {
-		return "data " + err.Error()
+		return "data " + plain(err)
 	}
 	return ""
 }
+
+// plain is a reply as it was; textproto quotes its text.
+func plain(err error) string { return strings.ReplaceAll(err.Error(), `"`, "") }
 
 // arrived waits for a message and returns it whole.
 func (w *world) arrived(t *testing.T, mark string) string {

@@ -12,7 +12,8 @@
 // Failure semantics: what is decided is in the store before it is told, and
 // told again until the peer has heard of it or says that it keeps no grants; a
 // key that was taken back is not valid any more in any case. Requests are
-// bounded; those beyond the bounds are forgotten, and counted.
+// bounded; those beyond the bounds are forgotten, and counted. What a stop finds
+// not looked at yet is forgotten too: who asked may ask again.
 package grants
 
 import (
@@ -58,13 +59,14 @@ const (
 type bounds struct {
 	automatic   int // granted by having written, of one recipient
 	askedOf     int // requests waiting for one recipient
-	askedByPeer int // requests of one domain waiting
+	askedOfBy   int // of those, from one domain
+	askedByPeer int // requests of one domain waiting, for all recipients
 	heldByOne   int // grants of one author of ours
 	heldOfPeer  int // grants of one peer's
 }
 
 func defaultBounds() bounds {
-	return bounds{automatic: 2000, askedOf: 20, askedByPeer: 500, heldByOne: 2000, heldOfPeer: 10_000}
+	return bounds{automatic: 2000, askedOf: 20, askedOfBy: 3, askedByPeer: 500, heldByOne: 2000, heldOfPeer: 10_000}
 }
 
 // Grants keeps grants. Make it with New, start it with Run. Safe for

@@ -123,7 +123,7 @@ func TestRequestsShowNothing(t *testing.T) {
 // those of one domain leave room for another's.
 func TestFloodOfRequests(t *testing.T) {
 	montague := newSide(t, "montague.example")
-	montague.most.askedOf, montague.jobs = 3, make(chan func(context.Context), 10)
+	montague.most.askedOf, montague.jobs = 4, make(chan func(context.Context), 10)
 	for i := range 40 {
 		if f := montague.take(request(romeo, mail.Address{Local: fmt.Sprint("sybil", i), Domain: "capulet.example"})); f != nil {
 			t.Fatal(f)
@@ -136,10 +136,19 @@ func TestFloodOfRequests(t *testing.T) {
 	if len(montague.mails) != 3 || montague.Snapshot()["request-too-many"] != 7 {
 		t.Errorf("%d mails to one recipient, %v", len(montague.mails), montague.Snapshot())
 	}
-	montague.take(request(mail.Address{Local: "benvolio", Domain: "montague.example"}, mail.Address{Local: "escalus", Domain: "verona.example"}))
-	montague.work()
-	if len(montague.mails) != 4 {
-		t.Error("another request finds no room")
+	escalus := mail.Address{Local: "escalus", Domain: "verona.example"}
+	for _, c := range []struct {
+		mailbox, author mail.Address
+		mails           int
+	}{
+		{romeo, escalus, 4}, {romeo, mail.Address{Local: "paris", Domain: "verona.example"}, 4}, // romeo has no place left
+		{mail.Address{Local: "benvolio", Domain: "montague.example"}, escalus, 5},
+	} {
+		montague.take(request(c.mailbox, c.author))
+		montague.work()
+		if len(montague.mails) != c.mails {
+			t.Errorf("%s to %s: %d mails, want %d", c.author, c.mailbox, len(montague.mails), c.mails)
+		}
 	}
 }
 

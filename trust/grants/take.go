@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"slices"
 	"time"
 
 	"mailxmppd/mail"
@@ -77,11 +78,15 @@ func (g *Grants) note(ctx context.Context, n store.GrantName, p mail.Permission)
 		g.Changed()
 		return "told-again", err
 	}
-	switch _, err := Find(ctx, g.cfg.Store, n, p.Author.Domain); {
-	case err == nil:
-		return "repeated", nil
-	case !errors.Is(err, store.ErrNotFound):
+	// One domain must not take all places that a recipient has for requests.
+	waiting, err := g.cfg.Store.FindGrants(ctx, store.GrantAsked, []string{n.Recipient}, p.Author.Domain, nil)
+	switch {
+	case err != nil:
 		return "", err
+	case slices.ContainsFunc(waiting, func(a store.Grant) bool { return a.Author == n.Author }):
+		return "repeated", nil
+	case len(waiting) >= g.most.askedOfBy:
+		return "too-many", nil
 	}
 	if !g.cfg.Exists(ctx, p.Mailbox) {
 		return "unknown-mailbox", nil

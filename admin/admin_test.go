@@ -37,7 +37,6 @@ type fakeStore struct {
 	broken error
 	block  chan struct{} // List waits for it, when set
 	filter atomic.Pointer[store.Filter]
-	asked  atomic.Pointer[string] // domain of the last Release
 	acted  atomic.Pointer[acted]
 }
 
@@ -117,14 +116,6 @@ func (f *fakeStore) pick(verb string, sel store.Selection) (int, error) {
 		return 1, nil
 	}
 	return 2, nil
-}
-
-func (f *fakeStore) Release(_ context.Context, domain string) (int, error) {
-	f.asked.Store(&domain)
-	if domain == "verona.example" {
-		return 0, f.broken
-	}
-	return 2, f.broken
 }
 
 // start serves a store on a socket of its own and counts calls of onChange.
@@ -207,17 +198,11 @@ func TestVerbs(t *testing.T) {
 		{"retry none", func() (int, error) { return c.Retry(ctx, store.One(absent, -1, "me")) }, 0, 2, store.ErrNotFound},
 		{"drop one", func() (int, error) { return c.Drop(ctx, store.One(present, 0, "me")) }, 1, 2, nil},
 		{"drop none", func() (int, error) { return c.Drop(ctx, store.One(present, 2, "me")) }, 0, 2, store.ErrNotFound},
-		{"release a domain", func() (int, error) { return c.Release(ctx, "montague.example") }, 2, 3, nil},
-		{"release nothing", func() (int, error) { return c.Release(ctx, "verona.example") }, 0, 3, nil},
-		{"release everything", func() (int, error) { return c.Release(ctx, "") }, 2, 4, nil},
 	} {
 		n, err := v.do()
 		if n != v.count || !errors.Is(err, v.err) || changes.Load() != v.changes {
 			t.Errorf("%s: got %d, %v, %d changes", v.name, n, err, changes.Load())
 		}
-	}
-	if got := *st.asked.Load(); got != "" {
-		t.Errorf("released %q", got)
 	}
 	h, err := c.Health(ctx)
 	if err != nil || h.Status != "ok" || h.PID != os.Getpid() {
@@ -262,7 +247,7 @@ func TestBadRequests(t *testing.T) {
 		{"POST", "/queue/x/retry", 400, "want 26 characters"},
 		{"POST", "/queue/" + string(present) + "/retry?n=-1", 400, "n is not the number"},
 		{"POST", "/queue/" + string(present) + "/drop?n=one", 400, "n is not the number"},
-		{"POST", "/release?domain=a..b", 400, "empty label"},
+		{"POST", "/queue/retry?domain=a..b", 400, "empty label"},
 		{"PUT", "/user", 400, "the body is no user"},
 		{"GET", "/user?name=x", 404, "not found"},
 		{"DELETE", "/user", 404, "not found"},

@@ -61,13 +61,6 @@ func (c *Client) Counters(ctx context.Context) (parts map[string]map[string]any,
 	return parts, err
 }
 
-// Release is Store's.
-func (c *Client) Release(ctx context.Context, domain string) (int, error) {
-	var n Count
-	err := c.do(ctx, http.MethodPost, "/release", url.Values{"domain": {domain}}, nil, &n)
-	return n.Deliveries, err
-}
-
 // long asks for what goes over the whole store.
 func (c *Client) long(ctx context.Context, path string, q url.Values, v any) error {
 	return send(ctx, &c.patient, http.MethodPost, path, q, nil, v)

@@ -12,7 +12,6 @@
 //	POST /queue/{id}/drop?n=      end without a DSN; restore brings it back
 //	POST /queue/{id}/fail?n=&text=  end with a DSN
 //	POST /queue/{verb}?domain=...     the same to all of a choice, or with everything=true
-//	POST /release?domain=         make what waits for a domain due now
 //	POST /backup?file=            write what the store holds into a new file
 //	GET  /tls-reports?day=&domain=    how TLS with other domains fared
 //	GET  /users                   who may submit mail
@@ -73,8 +72,6 @@ type Store interface {
 	store.Signing
 	Grants
 	Contacts
-	// Release makes the waiting deliveries to a domain due now, all for "".
-	Release(ctx context.Context, domain string) (int, error)
 }
 
 // Health is the answer to GET /health.
@@ -132,7 +129,6 @@ func New(st Store, log *slog.Logger, onChange func()) *Server {
 	mux.HandleFunc("GET /queue/totals", s.answer(s.totals))
 	mux.HandleFunc("POST /queue/{verb}", s.answer(s.act))
 	mux.HandleFunc("POST /queue/{id}/{verb}", s.answer(s.act))
-	mux.HandleFunc("POST /release", s.answer(s.release))
 	mux.HandleFunc("POST /backup", s.answer(s.backup))
 	mux.HandleFunc("GET /tls-reports", s.answer(s.tlsDays))
 	mux.HandleFunc("GET /users", s.answer(s.users))
@@ -227,22 +223,6 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 		h.Status, status = "store", http.StatusServiceUnavailable
 	}
 	write(w, status, h)
-}
-
-func (s *Server) release(ctx context.Context, r *http.Request) (any, error) {
-	domain, err := domainOf(r.URL.Query())
-	if err != nil {
-		return nil, err
-	}
-	count, err := s.store.Release(ctx, domain)
-	return s.changed(count, err)
-}
-
-func (s *Server) changed(count int, err error) (any, error) {
-	if err == nil && count > 0 {
-		s.onChange()
-	}
-	return Count{count}, err
 }
 
 // answer turns what a verb returns into an HTTP answer.

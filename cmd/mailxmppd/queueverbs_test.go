@@ -13,6 +13,7 @@ import (
 	"mailxmppd/config"
 	"mailxmppd/mail"
 	"mailxmppd/store"
+	"mailxmppd/store/storetest"
 )
 
 // bounceInStore stands for a gateway's Fail, without the DSN.
@@ -36,7 +37,7 @@ func bounceInStore(st store.Store) func(context.Context, mail.ID, int, string, s
 // spoken makes an output comparable: ids, times and ages are their kind.
 func spoken(s string) string {
 	for _, r := range [][2]string{
-		{`[0-9A-Z]{26}`, "ID"}, {`20\d\d-\d\d-\d\dT[0-9:.]+Z`, "TIME"}, {`\b\d+[ms][0-9ms]*\b`, "AGE"}, {`\b[0-9a-f]{64}\b`, "HASH"}, {` {2,}`, "  "},
+		{`[0-9A-Z]{26}`, "ID"}, {`20\d\d-\d\d-\d\dT[0-9:.]+Z`, "TIME"}, {`\b\d+[hms][0-9hms]*\b`, "AGE"}, {`\b[0-9a-f]{64}\b`, "HASH"}, {` {2,}`, "  "},
 	} {
 		s = regexp.MustCompile(r[0]).ReplaceAllString(s, r[1])
 	}
@@ -44,12 +45,22 @@ func spoken(s string) string {
 }
 
 // TestQueueVerbs: the verbs do the same through the socket of a running
-// gateway and on the store itself, with the words and the JSON that they have.
+// gateway and on either store itself, with the words and the JSON that they have.
 func TestQueueVerbs(t *testing.T) {
 	me := operator()
-	for _, running := range []bool{true, false} {
-		t.Run(fmt.Sprintf("running=%v", running), func(t *testing.T) {
-			file := newSite(t).write(t)
+	url := storetest.StartPostgres(t)
+	for _, c := range []struct {
+		name, store string
+		running     bool
+	}{
+		{"gateway", `url = "sqlite:mail.db"`, true},
+		{"sqlite", `url = "sqlite:mail.db"`, false},
+		{"postgres", fmt.Sprintf("url = %q", url), false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, running := newSite(t), c.running
+			s.store = c.store
+			file := s.write(t)
 			cfg, err := config.Load(file)
 			if err != nil {
 				t.Fatal(err)

@@ -48,18 +48,24 @@ func TestReplace(t *testing.T) {
 		}
 	}
 
-	damage(t, path)
-	if err := os.WriteFile(path+"-wal", []byte(strings.Repeat("no log", 1000)), 0o600); err != nil {
-		t.Fatal(err)
+	// What cannot be opened is kept; its log must not be taken for the new
+	// store's.
+	for _, name := range []string{path, path + "-wal"} {
+		if err := os.WriteFile(name, []byte(strings.Repeat("no database", 1000)), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if aside, err = Replace(t.Context(), backup, path); err != nil {
 		t.Fatalf("over a damaged store: %v", err)
 	}
-	if err := Check(t.Context(), aside); err == nil {
-		t.Error("the damaged store was not kept as it was")
-	}
 	if err := Check(t.Context(), path); err != nil {
 		t.Error(err)
+	}
+	if text, err := os.ReadFile(aside); err != nil || !strings.HasPrefix(string(text), "no database") {
+		t.Errorf("what was there was not kept: %v", err)
+	}
+	if _, err := os.Stat(path + "-wal"); err == nil {
+		t.Error("the old log is left beside the new store")
 	}
 	damage(t, backup)
 	if _, err := Replace(t.Context(), backup, path); err == nil {

@@ -31,6 +31,8 @@ type Config struct {
 	DKIM       DKIM        `toml:"dkim"`
 	Trust      Trust       `toml:"trust"`
 	Grants     Grants      `toml:"grants"`
+	ARC        ARC         `toml:"arc"`
+	Aliases    []Alias     `toml:"alias"`
 	Routes     []Route     `toml:"route"`
 	Limits     Limits      `toml:"limits"`
 	Log        Log         `toml:"log"`
@@ -261,6 +263,7 @@ type Component struct {
 type SRS struct {
 	Enabled bool   `toml:"enabled"`
 	Domain  string `toml:"domain"` // one of Domains; set once loaded
+	SMTP    string `toml:"smtp"`   // what gets one by SMTP, too: RewriteAliases, RewriteAll, RewriteNone
 }
 
 // Route says where mail of a legacy domain goes.

@@ -15,9 +15,11 @@ func (c *Config) defaults() {
 	c.DNS.Timeout = span(5 * time.Second)
 	c.XMPP.defaults()
 	c.SRS.Enabled = true
+	c.SRS.SMTP = RewriteAliases
 	c.DKIM.defaults()
 	c.Trust.defaults()
 	c.Grants.defaults()
+	c.ARC.Seal = true
 	c.SMTP.MXPort = 25
 	c.SMTP.TLS = TLSOpportunistic
 	c.SMTP.MTASTS = true

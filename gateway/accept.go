@@ -35,7 +35,7 @@ func (e *Entrance) Recipient(ctx context.Context, c mail.Client, env mail.Envelo
 	if e.isAnswer(r.Address) {
 		return e.expects(ctx, c, env.Sender, r.Address)
 	}
-	r, returned, failure := e.meant(r)
+	r, returned, failure := e.meant(ctx, r)
 	if failure != nil {
 		return failure
 	}
@@ -80,7 +80,7 @@ func (e *Entrance) trusts(c mail.Client) bool {
 // section 4.5.1) gets the domain of ours that it belongs to, and an address that
 // our SRS has made leads back to where it came from, which returned tells: for
 // those we relay for anybody, since nobody else can make them.
-func (g *Gateway) meant(r mail.Recipient) (out mail.Recipient, returned bool, failure *mail.Failure) {
+func (g *Gateway) meant(ctx context.Context, r mail.Recipient) (out mail.Recipient, returned bool, failure *mail.Failure) {
 	if r.Address.Domain == "" {
 		r.Address.Domain = g.fallbackDomain()
 	}
@@ -90,6 +90,8 @@ func (g *Gateway) meant(r mail.Recipient) (out mail.Recipient, returned bool, fa
 	switch a, err := g.SRS.Reverse(r.Address); {
 	case errors.Is(err, ErrNotSRS):
 		return r, false, nil
+	case errors.Is(err, ErrSRSStored):
+		return g.storedReturn(ctx, r, a)
 	case err != nil:
 		return r, false, mail.Fail(mail.NoSuchMailbox, "this forwarding address is not valid, or no longer", err)
 	default:
@@ -135,7 +137,7 @@ type incoming struct {
 func (g *Gateway) accept(ctx context.Context, src mail.Source, m *mail.Message, perRecipient bool) []mail.Verdict {
 	m.ID = mail.NewID()
 	for i, r := range m.Envelope.Recipients {
-		m.Envelope.Recipients[i], _, _ = g.meant(r) // judged at RCPT
+		m.Envelope.Recipients[i], _, _ = g.meant(ctx, r) // judged at RCPT
 	}
 	if f := g.looping(m); f != nil {
 		return refusal(f)
@@ -144,6 +146,7 @@ func (g *Gateway) accept(ctx context.Context, src mail.Source, m *mail.Message, 
 		m.Origin.Local = g.fromDomain(m.Content)
 	}
 	judged := g.judge(ctx, src, m, m.Content)
+	m.Trace = append(g.vouch(ctx, src, m, m.Content), m.Trace...)
 	trace := g.received(m, src.Client.ESMTP)
 	if g.Judge != nil {
 		trace = append(trace, g.Judge.Outgoing(src, m.Envelope.Sender)...)
@@ -161,7 +164,24 @@ func (g *Gateway) accept(ctx context.Context, src mail.Source, m *mail.Message, 
 
 // take hands a message on, or makes it durable.
 func (g *Gateway) take(ctx context.Context, m *mail.Message, perRecipient bool) []mail.Verdict {
+	original := m.Envelope
+	x, f := g.unalias(m, m.Content)
+	if f == nil {
+		m.Envelope = x.env
+		f = g.keepReturnPath(ctx, m)
+	}
+	if f != nil {
+		return refusal(f)
+	}
 	in := incoming{m, mail.TransferID(m.Envelope.Sender, m.Facts)}
+	if len(x.aliases) > 0 {
+		// One verdict for an address cannot be made of those for several.
+		verdicts := g.spool(ctx, in, nil)
+		if verdicts[0].Failure == nil {
+			g.tellExpanded(ctx, m, original, x.expanded)
+		}
+		return verdicts
+	}
 	if verdicts, done := g.tryCutThrough(ctx, in, perRecipient); done {
 		return verdicts
 	}

@@ -80,6 +80,8 @@ func (g *Gateway) try(ctx context.Context, h *held, l store.Lease, content mail.
 	local, as, ours := g.speaker(l.Envelope.Sender, l.Origin)
 	rt, failure := g.routeOf(ctx, local, l)
 	switch {
+	case failure == nil && rt.way == toLegacy:
+		as = g.reversePath(l.Envelope.Sender, l.Origin)
 	case failure != nil || rt.way != toPeer:
 		as = l.Envelope.Sender
 	case !ours:

@@ -19,7 +19,7 @@ type report struct {
 
 // notice is what a DSN (RFC 3464) is made of.
 type notice struct {
-	action  string // of RFC 3464 section 2.3.3: "failed", "delayed", "relayed" or "delivered"
+	action  string // of RFC 3464 section 2.3.3: "failed", "delayed", "relayed", "expanded" or "delivered"
 	lease   store.Lease
 	content mail.Content // nil: nothing of the message goes back
 	way     way          // that was tried
@@ -182,6 +182,7 @@ func (g *Gateway) writeDSNHeader(b *bufio.Writer, m mail.Message, boundary, acti
 	subject := map[string]string{
 		"failed": "Undelivered mail returned to sender", "delayed": "Delivery of your mail is delayed",
 		"delivered": "Your mail was delivered", "relayed": "Your mail was passed on",
+		"expanded": "Your mail was handed to several mailboxes",
 	}[action]
 	fmt.Fprintf(b, "From: Mail Delivery System <MAILER-DAEMON@%s>\r\n", m.Origin.Local)
 	fmt.Fprintf(b, "To: %s\r\n", m.Envelope.Recipients[0].Address)
@@ -205,6 +206,8 @@ func (g *Gateway) writeDSNText(b *bufio.Writer, boundary string, n notice) {
 		fmt.Fprintf(b, "Your message has been waiting for %s and has not yet been delivered to\r\nthe following recipients. Further attempts will be made; you need not\r\nsend it again.\r\n\r\n", n.lease.Age.Round(time.Minute))
 	case "delivered":
 		b.WriteString("Your message was delivered to the following recipients.\r\n\r\n")
+	case "expanded":
+		b.WriteString("Your message was handed on to the mailboxes that the following addresses\r\nstand for. You will hear of those only that it cannot be delivered to.\r\n\r\n")
 	case "relayed":
 		b.WriteString("Your message was passed on for the following recipients to a mail system\r\nthat will not report their delivery.\r\n\r\n")
 	}

@@ -44,6 +44,8 @@ type Store interface {
 	Release(ctx context.Context, destination string) (int, error)
 	Seize(ctx context.Context, id mail.ID, n int, by string, lease time.Duration) ([]store.Lease, error)
 	Wake() <-chan struct{}
+	PutReturnPath(ctx context.Context, name string, a mail.Address, valid time.Duration) error
+	ReturnPath(ctx context.Context, name string) (mail.Address, error)
 	OpenTransfer(ctx context.Context, k store.TransferKey) (io.ReadCloser, error)
 	Accept(ctx context.Context, k store.TransferKey, h store.ContentHash, m store.NewMessage) ([]mail.ID, []store.Lease, error)
 	Maintain(ctx context.Context, r store.Retention) (more bool, err error)
@@ -104,6 +106,11 @@ type Config struct {
 	TempDir  string                               // for DSNs in the making, "" for the system's
 	Log      *slog.Logger
 
+	Aliases        []Alias // of ours
+	Voucher        Voucher // for what is forwarded; nil: it goes on without
+	RewriteAliases bool    // SRS also by SMTP: for what our aliases forward
+	RewriteRelayed bool    // and for what neighbours bring
+
 	DoubtOtherPath bool // what may have been taken over XMPP may go by SMTP, where nothing holds the domain to XMPP
 
 	CutThrough         bool
@@ -131,6 +138,7 @@ const (
 type Gateway struct {
 	Config
 	domains  map[string]Domain
+	aliases  aliases
 	sched    *scheduler
 	verdicts *verdictCache
 	loops    loopMarks
@@ -145,7 +153,7 @@ func New(cfg Config) (*Gateway, error) {
 	if cfg.Hops <= 0 {
 		cfg.Hops = mail.MaxHops
 	}
-	g := &Gateway{Config: cfg, domains: map[string]Domain{}, verdicts: newVerdictCache(verdictMemory), loops: loopMarks{cfg.LoopKey}}
+	g := &Gateway{Config: cfg, domains: map[string]Domain{}, aliases: newAliases(cfg.Aliases), verdicts: newVerdictCache(verdictMemory), loops: loopMarks{cfg.LoopKey}}
 	for _, d := range cfg.Domains {
 		g.domains[d.Name] = d
 	}

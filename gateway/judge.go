@@ -70,7 +70,7 @@ func (e *Entrance) admits(ctx context.Context, c mail.Client, env mail.Envelope,
 // undecided reports whether the first of the recipients so far waits for the
 // content. The others do not: they would not have been let in beside it.
 func (e *Entrance) undecided(ctx context.Context, src mail.Source, env mail.Envelope) bool {
-	r, _, f := e.meant(env.Recipients[0])
+	r, _, f := e.meant(ctx, env.Recipients[0])
 	if d, ours := e.domains[r.Address.Domain]; f == nil && ours {
 		missing := e.verifyLocal(ctx, d, env.Sender, env.SMTPUTF8, []mail.Recipient{r})[0]
 		undecided, f := e.Judge.Recipient(ctx, src, env.Sender, r, missing)
@@ -104,6 +104,9 @@ func (g *Gateway) judge(ctx context.Context, src mail.Source, m *mail.Message, c
 	for n, i := range own {
 		out[i] = j.Recipients[n]
 		m.Envelope.Recipients[i].Verdict = out[i].Verdict
+		if out[i].Forged && out[i].Refusal == nil {
+			out[i].Refusal = g.notForwarded(m.Envelope.Recipients[i].Address)
+		}
 	}
 	return out
 }

@@ -22,7 +22,7 @@ func (g *Gateway) Check(ctx context.Context, b mail.Binding, env mail.Envelope) 
 			out[i] = mail.Failf(mail.NoSuchDomain, "%s is not served here", domain)
 			continue
 		}
-		r, returned, failure := g.meant(r)
+		r, returned, failure := g.meant(ctx, r)
 		if out[i] = failure; failure == nil && !returned {
 			ask[domain], at[domain] = append(ask[domain], r), append(at[domain], i)
 		}
@@ -45,7 +45,7 @@ func (g *Gateway) Accept(ctx context.Context, k store.TransferKey, h store.Conte
 	m.ID = mail.NewID()
 	m.Envelope.Recipients = slices.Clone(m.Envelope.Recipients)
 	for i, r := range m.Envelope.Recipients {
-		m.Envelope.Recipients[i], _, _ = g.meant(r) // judged by Check
+		m.Envelope.Recipients[i], _, _ = g.meant(ctx, r) // judged by Check
 	}
 	if m.Facts.Received+receivedFields(m.Trace) > g.Hops {
 		return make([]mail.ID, len(m.Envelope.Recipients)), g.refusePeer(b, m, mail.Fail(mail.Loop, "", nil))
@@ -55,6 +55,7 @@ func (g *Gateway) Accept(ctx context.Context, k store.TransferKey, h store.Conte
 		content = transferContent{ctx, g.Store, k, h.Size}
 	}
 	judged := g.judge(ctx, mail.Source{Binding: b}, m, content)
+	m.Trace = append(g.vouch(ctx, mail.Source{Binding: b}, m, content), m.Trace...)
 	m.Trace = append(g.received(m, true), m.Trace...)
 	faults.Point("receive.before-accept")
 
@@ -79,15 +80,42 @@ func (g *Gateway) Accept(ctx context.Context, k store.TransferKey, h store.Conte
 	return ids, failures
 }
 
-// acceptFrom makes a peer's message durable for the recipients that it has.
+// acceptFrom makes a peer's message durable for the recipients that it has. The
+// memory of acceptances holds the mailboxes behind aliases.
 func (g *Gateway) acceptFrom(ctx context.Context, k store.TransferKey, h store.ContentHash, b mail.Binding, m *mail.Message) ([]mail.ID, []*mail.Failure) {
+	original, content := m.Envelope, m.Content
+	if content == nil {
+		content = transferContent{ctx, g.Store, k, h.Size}
+	}
+	x, f := g.unalias(m, content)
+	if f == nil {
+		m.Envelope = x.env
+		f = g.keepReturnPath(ctx, m)
+	}
+	if f == nil {
+		var ids []mail.ID
+		if ids, f = g.acceptExpanded(ctx, k, h, b, m); f == nil {
+			if slices.Contains(ids, m.ID) {
+				told := *m
+				told.Content = nil // it is in the store, if anywhere
+				g.tellExpanded(ctx, &told, original, x.expanded)
+			}
+			return x.back(ids), make([]*mail.Failure, len(original.Recipients))
+		}
+	}
+	m.Envelope = original
+	return make([]mail.ID, len(original.Recipients)), g.refusePeer(b, m, f)
+}
+
+// acceptExpanded returns one id per recipient that m has.
+func (g *Gateway) acceptExpanded(ctx context.Context, k store.TransferKey, h store.ContentHash, b mail.Binding, m *mail.Message) ([]mail.ID, *mail.Failure) {
 	in := incoming{m, k.ID}
 	res := g.sched.reserve(senderOf(m), domainsOf(m.Envelope))
 	res.own.Ways = g.likelyWays(in, res.own.Domains)
 	ids, leases, err := g.Store.Accept(ctx, k, h, g.newMessage(in, nil, res.own))
 	if err != nil {
 		g.sched.giveBack(res)
-		return make([]mail.ID, len(m.Envelope.Recipients)), g.refusePeer(b, m, g.storeFailure(err))
+		return nil, g.storeFailure(err)
 	}
 	if slices.Contains(ids, m.ID) {
 		g.logAccepted(m)
@@ -96,7 +124,7 @@ func (g *Gateway) acceptFrom(ctx context.Context, k store.TransferKey, h store.C
 			"from", m.Envelope.Sender, "peer", b.Remote)
 	}
 	g.sched.start(leases, res, m.Content)
-	return ids, make([]*mail.Failure, len(ids))
+	return ids, nil
 }
 
 func domainsOf(env mail.Envelope) map[string]bool {

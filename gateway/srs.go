@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base32"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -20,6 +21,9 @@ var (
 	ErrSRSForged  = errors.New("rewritten address was not made here")
 	ErrSRSExpired = errors.New("rewritten address is too old")
 	ErrSRSTooLong = errors.New("address is too long to be rewritten")
+	// ErrSRSStored is beside an address whose local part is the name under which
+	// the true one is stored.
+	ErrSRSStored = errors.New("rewritten address stands for a stored one")
 )
 
 // SRS rewrites foreign reverse-paths into addresses of one domain of ours that
@@ -30,6 +34,12 @@ var (
 //
 //	romeo@verona.example          -> SRS0=<hash>=<day>=verona.example=romeo@<ours>
 //	SRS0=x=y=verona.example=r@fwd -> SRS1=<hash>=fwd==x=y=verona.example=r@<ours>
+//
+// Where the result would pass the limits of RFC 5321 section 4.5.3.1, as it does
+// for the long reverse-paths of mailing lists and bulk mail, it is a name, under
+// which the address has to be stored (Stored):
+//
+//	bounces+1f...=capulet.example@lists -> SRST=<hash>=<name>@<ours>
 //
 // Safe for concurrent use.
 type SRS struct {
@@ -42,6 +52,7 @@ const (
 	srsValid    = 21      // days in which mail may come back; longer than any queue keeps it
 	srsDays     = 1 << 10 // after which the day stamp begins again
 	srsHash     = 8       // characters: 40 bits of the HMAC
+	srsName     = 26      // characters: 130 bits of it
 	leastSRSKey = 16      // octets
 )
 
@@ -67,8 +78,7 @@ func NewSRS(keys [][]byte, domain string) (*SRS, error) {
 }
 
 // Forward rewrites a reverse-path. The null one, and addresses of the domain
-// itself, stay what they are. ErrSRSTooLong where the result would pass the
-// limits of RFC 5321 section 4.5.3.1.
+// itself, stay what they are. ErrSRSTooLong where not even a name fits.
 func (s *SRS) Forward(a mail.Address) (mail.Address, error) {
 	if a.IsNull() || a.Domain == s.domain {
 		return a, nil
@@ -76,6 +86,28 @@ func (s *SRS) Forward(a mail.Address) (mail.Address, error) {
 	if a.Domain == "" {
 		return mail.Address{}, fmt.Errorf("%w: it has no domain", ErrNotSRS)
 	}
+	if name, short := s.Stored(a); short {
+		return s.address("SRST=" + s.sign(s.keys[0], "T", name) + "=" + name)
+	}
+	return s.whole(a)
+}
+
+// Stored returns the name that Forward gives an address, if it gives it one:
+// under it the address has to be stored as long as mail may come back. The name
+// is the same each time, and nobody finds it without the key.
+func (s *SRS) Stored(a mail.Address) (name string, ok bool) {
+	if a.IsNull() || a.Domain == s.domain || a.Domain == "" {
+		return "", false
+	}
+	if _, err := s.whole(a); !errors.Is(err, ErrSRSTooLong) {
+		return "", false
+	}
+	// Capital letters may make a difference to whoever gets it back.
+	return s.mac(s.keys[0], "N", a.Domain, hex.EncodeToString([]byte(a.Local)))[:srsName], true
+}
+
+// whole rewrites an address into one that holds all of it.
+func (s *SRS) whole(a mail.Address) (mail.Address, error) {
 	kind, rest := cutSRS(a.Local)
 	switch kind {
 	case 0:
@@ -99,6 +131,13 @@ func (s *SRS) Reverse(a mail.Address) (mail.Address, error) {
 	if kind < 0 || a.Domain != s.domain {
 		return mail.Address{}, ErrNotSRS
 	}
+	if kind == named {
+		hash, name, _ := strings.Cut(rest[1:], "=")
+		if name = strings.ToUpper(name); !s.verify(hash, "T", name) {
+			return mail.Address{}, ErrSRSForged
+		}
+		return mail.Address{Local: name, Domain: a.Domain}, ErrSRSStored
+	}
 	if kind == 1 {
 		hash, first, opaque, ok := cutSRS1(rest)
 		if !ok || !s.verify(hash, "1", first, opaque) {
@@ -116,8 +155,11 @@ func (s *SRS) Reverse(a mail.Address) (mail.Address, error) {
 	return canonical(parts[3], parts[2])
 }
 
-// cutSRS tells which form a local part has, 0 or 1, and what follows its tag,
-// the separator first; -1 if neither.
+// named is the form of addresses that are stored; nobody else has it.
+const named = 2
+
+// cutSRS tells which form a local part has, 0, 1 or named, and what follows its
+// tag, the separator first; -1 if none.
 func cutSRS(local string) (kind int, rest string) {
 	if len(local) < 6 || !strings.EqualFold(local[:3], "SRS") || !strings.ContainsRune("=+-", rune(local[4])) {
 		return -1, ""
@@ -127,6 +169,8 @@ func cutSRS(local string) (kind int, rest string) {
 		return 0, local[4:]
 	case '1':
 		return 1, local[4:]
+	case 'T', 't':
+		return named, local[4:]
 	}
 	return -1, ""
 }
@@ -169,11 +213,15 @@ func canonical(local, domain string) (mail.Address, error) {
 // sign hashes the parts, each with its length before it so that none can
 // borrow from the next, in lower case as relays may write them.
 func (s *SRS) sign(key []byte, kind string, parts ...string) string {
+	return s.mac(key, kind, parts...)[:srsHash]
+}
+
+func (s *SRS) mac(key []byte, kind string, parts ...string) string {
 	h := hmac.New(sha256.New, key)
 	for _, p := range append([]string{kind, s.domain}, parts...) {
 		fmt.Fprintf(h, "%d:%s", len(p), lowerASCII(p))
 	}
-	return srsText.EncodeToString(h.Sum(nil))[:srsHash]
+	return srsText.EncodeToString(h.Sum(nil))
 }
 
 // verify compares in constant time, with every key.

@@ -163,10 +163,46 @@ func TestSRSKeysAndDays(t *testing.T) {
 	}
 }
 
-func TestSRSTooLong(t *testing.T) {
+// TestSRSStored: an address that is too long becomes a name, always the same,
+// which only the key finds.
+func TestSRSStored(t *testing.T) {
 	s := newSRS(t, srsKey1)
-	if _, err := s.Forward(srsAddress(t, strings.Repeat("x", 64)+"@verona.example")); !errors.Is(err, ErrSRSTooLong) {
-		t.Errorf("64 octets of local part: %v", err)
+	long := srsAddress(t, strings.Repeat("x", 64)+"@verona.example")
+	f, err := s.Forward(long)
+	name, ok := s.Stored(long)
+	if err != nil || !ok || !strings.HasPrefix(f.Local, "SRST=") || len(f.Local) > 64 || len(name) != srsName {
+		t.Fatalf("%s, %q, %v, %v", f, name, ok, err)
+	}
+	for _, c := range []struct {
+		local string
+		want  error
+	}{
+		{f.Local, ErrSRSStored},
+		{strings.ToLower(f.Local), ErrSRSStored},
+		{f.Local[:len(f.Local)-1] + "0", ErrSRSForged},
+		{"SRST=" + name, ErrSRSForged},
+		{"SRST==", ErrSRSForged},
+		{"SRST=AAAAAAAA=" + name, ErrSRSForged},
+	} {
+		got, err := s.Reverse(mail.Address{Local: c.local, Domain: srsDomain})
+		if !errors.Is(err, c.want) || c.want == ErrSRSStored && got.Local != name {
+			t.Errorf("%s: %s, %v", c.local, got, err)
+		}
+	}
+	if _, ok := s.Stored(srsAddress(t, "romeo@verona.example")); ok {
+		t.Error("a short one is stored")
+	}
+	if other, _ := s.Stored(srsAddress(t, "X"+strings.Repeat("x", 63)+"@verona.example")); other == name {
+		t.Error("another address, the same name")
+	}
+	if other, _ := newSRS(t, srsKey2).Stored(long); other == name {
+		t.Error("another key, the same name")
+	}
+	if f, err := newSRS(t, srsKey2, srsKey1).Reverse(f); !errors.Is(err, ErrSRSStored) || f.Local != name {
+		t.Errorf("with an older key: %s, %v", f, err)
+	}
+	if f, err := s.Forward(srsAddress(t, "SRST=x=y@fwd.example")); err != nil || !strings.HasPrefix(f.Local, "SRS0=") {
+		t.Errorf("another's name: %s, %v", f, err)
 	}
 }
 
@@ -211,7 +247,7 @@ func FuzzSRSReverse(f *testing.F) {
 		}
 		f.Add(a.Local)
 	}
-	for _, local := range []string{"", "SRS0", "SRS0=", "SRS1====", "srs1-x=y=+z", "SRS0=\xff=\x00=a=b", "juliet"} {
+	for _, local := range []string{"", "SRS0", "SRS0=", "SRS1====", "srs1-x=y=+z", "SRST=", "SRST=x", "SRST==", "SRS0=\xff=\x00=a=b", "juliet"} {
 		f.Add(local)
 	}
 	f.Fuzz(func(t *testing.T, local string) {

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +17,9 @@ func (g *Gateway) verifyLocal(ctx context.Context, d Domain, sender mail.Address
 	if d.Verifier == nil {
 		return make([]*mail.Failure, len(rcpts))
 	}
+	if slices.ContainsFunc(rcpts, func(r mail.Recipient) bool { return g.aliases.has(r.Address) }) {
+		return g.verifyBesideAliases(ctx, d, sender, utf8, rcpts)
+	}
 	out := g.remembered(verdictKey{sender: sender, utf8: utf8}, rcpts, func(ask []mail.Recipient) ([]*mail.Failure, error) {
 		ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 		defer cancel()
@@ -26,6 +30,25 @@ func (g *Gateway) verifyLocal(ctx context.Context, d Domain, sender mail.Address
 		// still refuses it when the mail comes makes a DSN.
 		if f != nil && f.Class == mail.Permanent && strings.EqualFold(rcpts[i].Address.Local, "postmaster") {
 			out[i] = nil
+		}
+	}
+	return out
+}
+
+// verifyBesideAliases is verifyLocal where some recipients are aliases: those
+// exist here, and nobody else knows them.
+func (g *Gateway) verifyBesideAliases(ctx context.Context, d Domain, sender mail.Address, utf8 bool, rcpts []mail.Recipient) []*mail.Failure {
+	out := make([]*mail.Failure, len(rcpts))
+	var others []mail.Recipient
+	var at []int
+	for i, r := range rcpts {
+		if !g.aliases.has(r.Address) {
+			others, at = append(others, r), append(at, i)
+		}
+	}
+	if len(others) > 0 {
+		for n, f := range g.verifyLocal(ctx, d, sender, utf8, others) {
+			out[at[n]] = f
 		}
 	}
 	return out

@@ -43,6 +43,7 @@ type Origin struct {
 	Proof     string    `json:"proof,omitempty"` // what proved it, see Binding
 	TLS       string    `json:"tls,omitempty"`   // e.g. "TLS1.3 TLS_AES_128_GCM_SHA256", empty without TLS
 	Local     string    `json:"local,omitempty"` // our domain that speaks for a null reverse-path
+	Forwarded bool      `json:"forwarded,omitempty"` // an alias of ours was among its recipients
 	Received  time.Time `json:"received"`
 
 	// Results is Judgement.Results of the message; "" where nobody judged it.

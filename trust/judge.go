@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"mailxmppd/mail"
+	"mailxmppd/trust/arc"
 )
 
 // JudgeConfig says what a Judge goes by.
@@ -20,6 +21,10 @@ type JudgeConfig struct {
 	OpenFor   time.Duration           // how long mail is put off for what cannot be told; 4 hours
 	Known     []string                // domains that others could be taken for: ours
 	Log       *slog.Logger
+
+	// Sealer returns what seals forwarded mail now, ok false for nothing; nil: it
+	// goes on unsealed.
+	Sealer func() (s arc.Sealer, ok bool)
 }
 
 // Granter learns whom our users write to. Safe for concurrent use; it bounds

@@ -236,6 +236,17 @@ func (s *Signer) keysOf(domain string) []Key {
 	return s.using[domain]
 }
 
+// SealingKey returns the key that seals what a domain of ours forwards. It is the
+// RSA one: few of those who read ARC know another.
+func (s *Signer) SealingKey(domain string) (Key, bool) {
+	for _, k := range s.keysOf(domain) {
+		if k.Kind == rsaKind {
+			return k, true
+		}
+	}
+	return Key{}, false
+}
+
 // Sign returns the DKIM-Signature fields for a message of one of our domains,
 // to be prepended to it; none where its author is of no domain that has keys.
 // Only the author's own domain counts to a verifier (RFC 9989: alignment), so

@@ -19,7 +19,7 @@ func (e *Entrance) JudgeBeside(ctx context.Context, c mail.Client, m *mail.Messa
 	}
 	src := e.source(c)
 	for i, r := range m.Envelope.Recipients {
-		m.Envelope.Recipients[i], _, _ = e.meant(r)
+		m.Envelope.Recipients[i], _, _ = e.meant(ctx, r)
 	}
 	judged := e.judge(ctx, src, m, m.Content)
 	refused, kept, f := turnedAway(judged)

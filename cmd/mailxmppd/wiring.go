@@ -66,7 +66,11 @@ func assemble(ctx context.Context, cfg *config.Config, st store.Store, log *slog
 	if err != nil {
 		return nil, err
 	}
-	if p.trust, err = newJudge(ctx, cfg, st, resolver, p.xmpp.directory, p.grants, log); err != nil {
+	if p.trust, err = newJudge(ctx, cfg, st, resolver, p.xmpp.directory, p.grants, p.signing, log); err != nil {
+		return nil, err
+	}
+	aliases, err := ownAliases(cfg)
+	if err != nil {
 		return nil, err
 	}
 	var answers gateway.Answers
@@ -74,8 +78,9 @@ func assemble(ctx context.Context, cfg *config.Config, st store.Store, log *slog
 		answers = p.grants
 	}
 	p.gateway, err = gateway.New(gateway.Config{
-		Answers: answers,
-		Judge:   judging(p.trust), Signer: signer, SRS: srs, LoopKey: loopKey, Hops: cfg.Limits.Hops,
+		Answers: answers, Aliases: aliases, Voucher: vouching(p.trust),
+		RewriteAliases: cfg.SRS.SMTP != config.RewriteNone, RewriteRelayed: cfg.SRS.SMTP == config.RewriteAll,
+		Judge: judging(p.trust), Signer: signer, SRS: srs, LoopKey: loopKey, Hops: cfg.Limits.Hops,
 		Hostname: cfg.SMTP.Hostname, Domains: domains, Store: st, Legacy: legacy, Hop: namedHop(cfg, p.client), Owners: smtpUsers(cfg, st), Log: log,
 		Peers:          peering{p.xmpp.directory, p.xmpp.sender},
 		DoubtOtherPath: cfg.XMPP.InDoubt == config.InDoubtOtherPath,

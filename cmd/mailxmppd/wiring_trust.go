@@ -12,12 +12,13 @@ import (
 	"mailxmppd/store"
 	"mailxmppd/trust"
 	"mailxmppd/trust/grants"
+	"mailxmppd/trust/signing"
 	"mailxmppd/xmpp/peers"
 )
 
 // newJudge makes what judges who mail is from; nil where the operator does not
 // want that.
-func newJudge(ctx context.Context, cfg *config.Config, st store.Store, resolver *dns.Resolver, directory *peers.Directory, kept *grants.Grants, log *slog.Logger) (*trust.Judge, error) {
+func newJudge(ctx context.Context, cfg *config.Config, st store.Store, resolver *dns.Resolver, directory *peers.Directory, kept *grants.Grants, signer *signing.Signer, log *slog.Logger) (*trust.Judge, error) {
 	t := cfg.Trust
 	if !t.Enabled {
 		return nil, nil
@@ -43,7 +44,7 @@ func newJudge(ctx context.Context, cfg *config.Config, st store.Store, resolver 
 	}
 	jc := trust.JudgeConfig{
 		Evaluator: trust.New(conf), Domains: domains, Marks: trust.NewSentMarks(key),
-		OpenFor: t.PutOff.Duration, Known: known, Log: log,
+		OpenFor: t.PutOff.Duration, Known: known, Log: log, Sealer: sealing(cfg, signer),
 	}
 	if kept != nil {
 		jc.Grants, jc.Granter = []trust.Permits{kept}, kept

@@ -1,0 +1,263 @@
+// Package forwarding sends mail of a domain with a strict DMARC policy through
+// a forwarder to a third party: all three are gateways, the last of which either
+// trusts the forwarder's seal or does not. And it holds our rewritten addresses
+// against those of another program.
+package forwarding
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/base64"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	other "github.com/emersion/go-msgauth/dkim"
+	"go.uber.org/goleak"
+
+	"mailxmppd/gateway"
+	"mailxmppd/lab/harness"
+	"mailxmppd/mail"
+)
+
+func TestMain(m *testing.M) {
+	if _, err := exec.LookPath("srs"); err != nil {
+		if os.Getenv("MAILXMPPD_LAB") == "optional" {
+			fmt.Println("skipped: srs is not installed")
+			return
+		}
+		fmt.Fprintln(os.Stderr, "srs is not installed; scripts/deps installs it")
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// author signs as the domain of the strict policy does.
+type author struct{ key ed25519.PrivateKey }
+
+// letter is a message of author.example, signed or not.
+func (a author) letter(t *testing.T, subject string, signed bool) string {
+	t.Helper()
+	text := "From: Ann <ann@author.example>\r\nTo: sales@forwarder.example\r\nSubject: " + subject + "\r\n" +
+		"Date: Mon, 23 Nov 2026 06:00:00 +0000\r\nMessage-ID: <" + subject + "@author.example>\r\n\r\nTwo  spaces, \r\nand an end.\r\n\r\n"
+	if !signed {
+		return text
+	}
+	var out strings.Builder
+	must(t, other.Sign(&out, strings.NewReader(text), &other.SignOptions{Domain: "author.example", Selector: "a", Signer: a.key,
+		HeaderCanonicalization: "simple", BodyCanonicalization: "simple"}))
+	return out.String()
+}
+
+// lab is the forwarder and two third parties, with their mailboxes.
+type lab struct {
+	exe       string
+	names     *harness.Names
+	forwarder *harness.Gateway
+	open      string // the forwarder's port for the world
+	trusting  *harness.Sink
+	wary      *harness.Sink
+	bounced   *harness.Sink // the author's own host
+}
+
+func newLab(t *testing.T, a author) *lab {
+	t.Helper()
+	dir, err := harness.ShortDir()
+	must(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	exe, err := harness.Build(dir)
+	must(t, err)
+	ca, err := harness.NewCA(dir)
+	must(t, err)
+	names, err := harness.NewNames(
+		`author.example. 60 IN TXT "v=spf1 ip4:127.0.0.1 -all"`,
+		`_dmarc.author.example. 60 IN TXT "v=DMARC1; p=reject; adkim=s; aspf=s"`,
+		`a._domainkey.author.example. 60 IN TXT "v=DKIM1; k=ed25519; p=`+base64.StdEncoding.EncodeToString(a.key.Public().(ed25519.PublicKey))+`"`,
+		`forwarder.example. 60 IN TXT "v=spf1 ip4:127.0.0.1 -all"`,
+	)
+	must(t, err)
+	t.Cleanup(func() { names.Close() })
+	box := func() *harness.Sink {
+		s, err := harness.NewSink("127.0.0.1:0", func(content []byte) string { return string(content) })
+		must(t, err)
+		t.Cleanup(s.Close)
+		return s
+	}
+	l := &lab{exe: exe, names: names, trusting: box(), wary: box(), bounced: box()}
+	addrs, err := harness.FreeAddrs(9)
+	must(t, err)
+	// The listener of the harness is for neighbours; the world comes to another.
+	start := func(domain string, n int, sink *harness.Sink, extra string) *harness.Gateway {
+		g, err := harness.NewGateway(harness.Spec{
+			Exe: exe, Dir: filepath.Join(dir, domain), CA: ca, Domain: domain, SMTP: addrs[3*n], XMPP: addrs[3*n+1], DNS: names.Addr,
+			Store: "sqlite://" + filepath.Join(dir, domain+".db"), Deliver: "lmtp://" + sink.Addr,
+			Extra: fmt.Sprintf("[[listener]]\nkind = \"relay\"\naddress = %q\ntls = \"none\"\n[queue]\nretry_first = \"1s\"\nretry_max = \"2s\"\n%s", addrs[3*n+2], extra),
+		})
+		must(t, err)
+		t.Cleanup(func() {
+			g.Kill()
+			if log := g.Log(); t.Failed() {
+				t.Logf("the end of the log of %s:\n%s", domain, log[max(0, len(log)-4000):])
+			}
+		})
+		must(t, g.Start(t.Context()))
+		return g
+	}
+	start("wary.example", 0, l.wary, "")
+	start("trusting.example", 1, l.trusting, "[trust]\nsealers = [\"forwarder.example\"]\n")
+	route := func(domain, to string) string {
+		return fmt.Sprintf("[[route]]\ndomain = %q\nnext = \"smtp://%s\"\ntls = \"none\"\n", domain, to)
+	}
+	l.open = addrs[8]
+	l.forwarder = start("forwarder.example", 2, box(), "[dkim]\nsign = \"always\"\n"+
+		"[[alias]]\naddress = \"sales@forwarder.example\"\nto = [\"carol@wary.example\", \"carol@trusting.example\"]\n"+
+		route("wary.example", addrs[2])+route("trusting.example", addrs[5])+route("author.example", l.bounced.Addr))
+
+	// What keys dns prints goes into the zone as it is.
+	out, err := exec.CommandContext(t.Context(), exe, "keys", "dns", "--config", l.forwarder.Config).Output()
+	must(t, err)
+	for record := range strings.SplitSeq(strings.TrimSpace(strings.ReplaceAll(string(out), "\n\t", " ")), "\n") {
+		must(t, names.Add(record))
+	}
+	return l
+}
+
+// send hands a message to the forwarder as the world does.
+func (l *lab) send(t *testing.T, message string) {
+	t.Helper()
+	c, err := harness.Dial(l.open)
+	must(t, err)
+	defer c.Close()
+	_, err = c.Send("ann@author.example", []string{"sales@forwarder.example"}, harness.Stuff([]byte(message)))
+	must(t, err)
+}
+
+// arrived waits for a message with a subject.
+func arrived(t *testing.T, s *harness.Sink, subject string) string {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		for _, m := range s.Got() {
+			if strings.Contains(m, "Subject: "+subject+"\r\n") {
+				return m
+			}
+		}
+	}
+	t.Fatalf("%s has not arrived", subject)
+	return ""
+}
+
+// TestStrictPolicy: mail of a domain that asks to reject what it has not signed
+// goes through a forwarder. Its own signature gets it everywhere. Without one it
+// has lost its only proof, the client's address, and is refused by whoever does
+// not trust the forwarder's word; who does takes it by the evidence that the
+// forwarder has sealed, and only by that.
+func TestStrictPolicy(t *testing.T) {
+	_, key, err := ed25519.GenerateKey(nil)
+	must(t, err)
+	a := author{key}
+	l := newLab(t, a)
+
+	signed := a.letter(t, "signed", true)
+	l.send(t, signed)
+	for name, s := range map[string]*harness.Sink{"wary": l.wary, "trusting": l.trusting} {
+		got := arrived(t, s, "signed")
+		head, content, _ := strings.Cut(got, "DKIM-Signature: ")
+		if "DKIM-Signature: "+content != signed {
+			t.Errorf("%s: the content is another:\n%s", name, got)
+		}
+		if !strings.HasPrefix(got, "X-Mail-Trust: authenticated;") || !strings.Contains(head, "ARC-Seal: i=1;") ||
+			!strings.Contains(head, "spf=pass smtp.mailfrom=author.example") || !strings.Contains(head, "spf=pass smtp.mailfrom=forwarder.example") {
+			t.Errorf("%s: the evidence is\n%s", name, head)
+		}
+	}
+
+	l.send(t, a.letter(t, "unsigned", false))
+	got := arrived(t, l.trusting, "unsigned")
+	if !strings.HasPrefix(got, "X-Mail-Trust: authenticated;") || !strings.Contains(got, "arc=pass") {
+		t.Errorf("trusting: %s", got)
+	}
+	// The wary one says no, of which the author hears.
+	if dsn := arrived(t, l.bounced, "Undelivered mail returned to sender"); !strings.Contains(dsn, "Final-Recipient: rfc822; carol@wary.example\r\n") ||
+		!strings.Contains(dsn, "Original-Recipient: rfc822; sales@forwarder.example\r\n") || !strings.HasPrefix(dsn, "X-") && !strings.Contains(dsn, "DKIM-Signature: v=1;") {
+		t.Errorf("the author hears\n%s", dsn)
+	}
+	for _, m := range l.wary.Got() {
+		if strings.Contains(m, "Subject: unsigned\r\n") {
+			t.Errorf("wary took\n%s", m)
+		}
+	}
+
+	// What was forged when it came to the forwarder does not go on at all.
+	c, err := harness.Dial(l.open)
+	must(t, err)
+	defer c.Close()
+	forged := strings.ReplaceAll(a.letter(t, "forged", false), "Message-ID", "X-ID")
+	if _, err := c.Send("mallory@elsewhere.example", []string{"sales@forwarder.example"}, harness.Stuff([]byte(forged))); err == nil || !strings.Contains(err.Error(), "550") {
+		t.Errorf("forged: %v", err)
+	}
+}
+
+// TestSRSProgram: Debian's srs and we rewrite each other's addresses, and each
+// finds the way back to the other's, which only the other can go on.
+func TestSRSProgram(t *testing.T) {
+	ours, err := gateway.NewSRS([][]byte{[]byte("0123456789abcdef")}, "ours.example")
+	must(t, err)
+	for _, from := range []string{"romeo@verona.example", "romeo+a=b@verona.example"} {
+		a, err := mail.ParseAddress(from)
+		must(t, err)
+		first, err := ours.Forward(a)
+		must(t, err)
+		theirs := srs(t, "--alias=theirs.example", "--forward", first.String())
+		if !strings.HasPrefix(theirs, "SRS1=") || !strings.HasSuffix(theirs, "@theirs.example") {
+			t.Errorf("%s became %s", first, theirs)
+		}
+		if back := srs(t, "--reverse", theirs); back != first.String() {
+			t.Errorf("%s came back as %s, want %s", theirs, back, first)
+		}
+		if back, err := ours.Reverse(first); err != nil || back != a {
+			t.Errorf("%s came back as %s, %v", first, back, err)
+		}
+	}
+
+	theirs, err := mail.ParseAddress(srs(t, "--alias=theirs.example", "--forward", "romeo@verona.example"))
+	must(t, err)
+	second, err := ours.Forward(theirs)
+	must(t, err)
+	if !strings.HasPrefix(second.Local, "SRS1=") {
+		t.Errorf("%s became %s", theirs, second)
+	}
+	// A third forwarder cuts our part out, and leads to theirs.
+	if third := srs(t, "--alias=third.example", "--forward", second.String()); !strings.Contains(third, "=theirs.example==") || strings.Contains(third, "ours.example") {
+		t.Errorf("%s became %s", second, third)
+	}
+	back, err := ours.Reverse(second)
+	if err != nil || back != theirs {
+		t.Errorf("%s came back as %s, %v, want %s", second, back, err, theirs)
+	}
+	if home := srs(t, "--reverse", back.String()); home != "romeo@verona.example" {
+		t.Errorf("%s came back as %s", back, home)
+	}
+}
+
+// srs asks the program, whose secret nobody else has.
+func srs(t *testing.T, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "srs", append([]string{"--secret=tybalt"}, args...)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("srs: %v: %s", err, out)
+	}
+	return strings.TrimSpace(string(out))
+}

@@ -114,13 +114,13 @@ func newLab(t *testing.T, a author) *lab {
 		must(t, g.Start(t.Context()))
 		return g
 	}
-	start("wary.example", 0, l.wary, "")
-	start("trusting.example", 1, l.trusting, "[trust]\nsealers = [\"forwarder.example\"]\n")
+	start("wary.example", 0, l.wary, "[domain.trust]\nforged = \"reject\"\n")
+	start("trusting.example", 1, l.trusting, "[domain.trust]\nforged = \"reject\"\n[trust]\nsealers = [\"forwarder.example\"]\n")
 	route := func(domain, to string) string {
 		return fmt.Sprintf("[[route]]\ndomain = %q\nnext = \"smtp://%s\"\ntls = \"none\"\n", domain, to)
 	}
 	l.open = addrs[8]
-	l.forwarder = start("forwarder.example", 2, box(), "[dkim]\nsign = \"always\"\n"+
+	l.forwarder = start("forwarder.example", 2, box(), "[domain.trust]\nforged = \"tag\"\n[dkim]\nsign = \"always\"\n"+
 		"[[alias]]\naddress = \"sales@forwarder.example\"\nto = [\"carol@wary.example\", \"carol@trusting.example\"]\n"+
 		route("wary.example", addrs[2])+route("trusting.example", addrs[5])+route("author.example", l.bounced.Addr))
 
@@ -157,6 +157,8 @@ func arrived(t *testing.T, s *harness.Sink, subject string) string {
 	return ""
 }
 
+func unfolded(header string) string { return strings.ReplaceAll(header, "\r\n\t", " ") }
+
 // TestStrictPolicy: mail of a domain that asks to reject what it has not signed
 // goes through a forwarder. Its own signature gets it everywhere. Without one it
 // has lost its only proof, the client's address, and is refused by whoever does
@@ -173,11 +175,12 @@ func TestStrictPolicy(t *testing.T) {
 	for name, s := range map[string]*harness.Sink{"wary": l.wary, "trusting": l.trusting} {
 		got := arrived(t, s, "signed")
 		head, content, _ := strings.Cut(got, "DKIM-Signature: ")
+		head = unfolded(head)
 		if "DKIM-Signature: "+content != signed {
 			t.Errorf("%s: the content is another:\n%s", name, got)
 		}
 		if !strings.HasPrefix(got, "X-Mail-Trust: authenticated;") || !strings.Contains(head, "ARC-Seal: i=1;") ||
-			!strings.Contains(head, "spf=pass smtp.mailfrom=author.example") || !strings.Contains(head, "spf=pass smtp.mailfrom=forwarder.example") {
+			!strings.Contains(head, "spf=pass reason=\"the domain lists the client\" smtp.mailfrom=author.example") || !strings.Contains(head, "spf=pass reason=\"the domain lists the client\" smtp.mailfrom=forwarder.example") {
 			t.Errorf("%s: the evidence is\n%s", name, head)
 		}
 	}
@@ -189,7 +192,7 @@ func TestStrictPolicy(t *testing.T) {
 	}
 	// The wary one says no, of which the author hears.
 	if dsn := arrived(t, l.bounced, "Undelivered mail returned to sender"); !strings.Contains(dsn, "Final-Recipient: rfc822; carol@wary.example\r\n") ||
-		!strings.Contains(dsn, "Original-Recipient: rfc822; sales@forwarder.example\r\n") || !strings.HasPrefix(dsn, "X-") && !strings.Contains(dsn, "DKIM-Signature: v=1;") {
+		!strings.Contains(dsn, "Original-Recipient: rfc822;sales@forwarder.example\r\n") || !strings.Contains(dsn, "DKIM-Signature: v=1;") {
 		t.Errorf("the author hears\n%s", dsn)
 	}
 	for _, m := range l.wary.Got() {

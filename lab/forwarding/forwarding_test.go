@@ -19,6 +19,7 @@ import (
 	other "github.com/emersion/go-msgauth/dkim"
 	"go.uber.org/goleak"
 
+	"mailxmppd/dns"
 	"mailxmppd/gateway"
 	"mailxmppd/lab/harness"
 	"mailxmppd/mail"
@@ -157,6 +158,21 @@ func arrived(t *testing.T, s *harness.Sink, subject string) string {
 	return ""
 }
 
+// verifies shows a message to an independent verifier, which asks the name
+// server for the keys: both of its signatures have to be right.
+func (l *lab) verifies(t *testing.T, message string) {
+	t.Helper()
+	resolver, err := dns.New([]string{l.names.Addr}, 5*time.Second)
+	must(t, err)
+	sigs, err := other.VerifyWithOptions(strings.NewReader(message), &other.VerifyOptions{LookupTXT: func(name string) ([]string, error) {
+		return resolver.TXT(t.Context(), name).Records, nil
+	}})
+	must(t, err)
+	if len(sigs) != 2 || sigs[0].Err != nil || sigs[1].Err != nil || sigs[0].Domain != "forwarder.example" {
+		t.Errorf("signatures %+v of\n%s", sigs, message)
+	}
+}
+
 func unfolded(header string) string { return strings.ReplaceAll(header, "\r\n\t", " ") }
 
 // TestStrictPolicy: mail of a domain that asks to reject what it has not signed
@@ -195,6 +211,7 @@ func TestStrictPolicy(t *testing.T) {
 		!strings.Contains(dsn, "Original-Recipient: rfc822;sales@forwarder.example\r\n") || !strings.Contains(dsn, "DKIM-Signature: v=1;") {
 		t.Errorf("the author hears\n%s", dsn)
 	}
+	l.verifies(t, arrived(t, l.bounced, "Undelivered mail returned to sender"))
 	for _, m := range l.wary.Got() {
 		if strings.Contains(m, "Subject: unsigned\r\n") {
 			t.Errorf("wary took\n%s", m)

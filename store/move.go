@@ -105,7 +105,7 @@ func watched(rows iter.Seq2[[]any, error], t MoveTable, progress func(string, in
 	return func(yield func([]any, error) bool) {
 		n := int64(0)
 		for row, err := range rows {
-			if n++; err == nil && n%progressStep == 0 {
+			if n++; err == nil && n < t.Rows && n%progressStep == 0 {
 				progress(t.Name, n, t.Rows)
 			}
 			if !yield(row, err) {

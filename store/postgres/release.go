@@ -17,6 +17,11 @@ const releaseBatch = 5000
 // releaseWaiting wakes the other nodes if it made anything due. It goes on from
 // where the batch before ended: what that has made due still has its entries
 // in the index, which each batch would have to pass again.
+//
+// Measured on 200,000 deliveries, each takes 19 us of the server's processor
+// and 700 octets of its log, nearly all of it for the new version of the row
+// and its entries in three indexes. Going by ctid instead of the key, in the
+// order of the table or in larger batches changed that by a tenth at most.
 func releaseWaiting(which, order string) string {
 	return `WITH w AS (
 		SELECT message_id, n, due_at FROM deliveries

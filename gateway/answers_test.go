@@ -151,3 +151,35 @@ func TestNotifyMailbox(t *testing.T) {
 		t.Errorf("envelope %+v", a.Envelope)
 	}
 }
+
+// TestAskAgain: a peer's refusal is remembered until the peer says otherwise.
+func TestAskAgain(t *testing.T) {
+	w := newWorld(t, nil)
+	refuses, asked := true, 0
+	w.peer.set(func(n *next) {
+		n.exists = func(mail.Address) *mail.Failure {
+			if asked++; refuses {
+				return mail.Fail(mail.SubscriptionNeeded, "", nil)
+			}
+			return nil
+		}
+	})
+	rcpt := func() string {
+		return verdict(w.entrance.Recipient(t.Context(), neighbour(), mail.Envelope{Sender: address(t, "romeo@home.example")},
+			mail.Recipient{Address: address(t, "juliet@peer.example")}))
+	}
+	for range 2 {
+		if got := rcpt(); got != "550 5.7.1" {
+			t.Errorf("got %q", got)
+		}
+	}
+	w.peer.set(func(*next) { refuses = false })
+	w.AskAgain(address(t, "nurse@peer.example"))
+	if got := rcpt(); got != "550 5.7.1" || asked != 1 {
+		t.Errorf("another's grant: %q, asked %d times", got, asked)
+	}
+	w.AskAgain(address(t, "Juliet@peer.example"))
+	if got := rcpt(); got != "" || asked != 2 {
+		t.Errorf("granted: %q, asked %d times", got, asked)
+	}
+}

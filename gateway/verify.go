@@ -148,6 +148,22 @@ func (c *verdictCache) put(k verdictKey, f *mail.Failure) {
 	c.m[k] = verdictEntry{f, time.Now().Add(ttl)}
 }
 
+// forget drops what is remembered of a recipient.
+func (c *verdictCache) forget(recipient mail.Address) {
+	name := folded(recipient)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for k := range c.m {
+		if folded(k.recipient) == name {
+			delete(c.m, k)
+		}
+	}
+}
+
+// AskAgain is to be called when a peer's recipient may answer otherwise than
+// before: who was refused may try at once.
+func (g *Gateway) AskAgain(recipient mail.Address) { g.verdicts.forget(recipient) }
+
 // Table is a Verifier that knows all mailboxes of a domain.
 type Table map[mail.Address]bool
 

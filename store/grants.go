@@ -28,9 +28,9 @@ type Grants interface {
 	// FindGrants returns those of a kind with one of the recipients, a peer, and
 	// one of the authors (nil: any), 2,000 at most. Expired ones are left out.
 	FindGrants(ctx context.Context, kind GrantKind, recipients []string, peer string, authors []string) ([]Grant, error)
-	// AnyGranted reports whether there is any of a kind with one of these peers
-	// that is granted and not expired.
-	AnyGranted(ctx context.Context, kind GrantKind, peers []string) (bool, error)
+	// AnyGrant reports whether there is any of a kind with one of these peers in a
+	// state ("" for any) that is not expired.
+	AnyGrant(ctx context.Context, kind GrantKind, state GrantState, peers []string) (bool, error)
 	// ToldGrant notes that the peer has heard of a grant, unless it was stored
 	// anew since it was read: version is that of what the peer heard of.
 	ToldGrant(ctx context.Context, n GrantName, version int64) error

@@ -29,6 +29,7 @@ func (p *parts) newGrants(ctx context.Context, cfg *config.Config, st store.Stor
 		},
 		Exists: func(ctx context.Context, mailbox mail.Address) bool { return p.gateway.Exists(ctx, mailbox) },
 		Tell:   p.tellPeer,
+		Heard:  func(mailbox mail.Address) { p.gateway.AskAgain(mailbox) },
 	}
 	if cfg.Grants.AskByMail {
 		c.Notify = func(ctx context.Context, to mail.Address, content []byte) error {

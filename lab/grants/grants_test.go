@@ -4,8 +4,11 @@
 package grants
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	netmail "net/mail"
+	"net/smtp"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,16 +33,25 @@ func must(t *testing.T, err error) {
 // town is a.example, where juliet writes, and b.example, where romeo takes mail
 // only from who is permitted.
 type town struct {
-	t     *testing.T
-	exe   string
-	a, b  *harness.Gateway
-	boxes *harness.Sink // of b
+	t          *testing.T
+	exe        string
+	ca         *harness.CA
+	a, b       *harness.Gateway
+	boxes      *harness.Sink // of both
+	submission string        // of b
 }
 
 const onlyPermitted = `
+[[listener]]
+kind = "submission"
+address = %q
+tls = "implicit"
 [domain.trust]
 default = "deny"
+auto_grant = "on"
 `
+
+const password = "wherefore art thou"
 
 func newTown(t *testing.T) *town {
 	t.Helper()
@@ -49,7 +61,7 @@ func newTown(t *testing.T) *town {
 	w := &town{t: t}
 	w.exe, err = harness.Build(dir)
 	must(t, err)
-	ca, err := harness.NewCA(dir)
+	w.ca, err = harness.NewCA(dir)
 	must(t, err)
 	names, err := harness.NewNames()
 	must(t, err)
@@ -57,11 +69,11 @@ func newTown(t *testing.T) *town {
 	w.boxes, err = harness.NewSink("127.0.0.1:0", func(content []byte) string { return string(content) })
 	must(t, err)
 	t.Cleanup(w.boxes.Close)
-	addrs, err := harness.FreeAddrs(4)
+	addrs, err := harness.FreeAddrs(5)
 	must(t, err)
 	gateway := func(domain, smtp, xmpp, peer, peerXMPP, extra string) *harness.Gateway {
 		g, err := harness.NewGateway(harness.Spec{
-			Exe: w.exe, Dir: filepath.Join(dir, domain), CA: ca, Domain: domain, SMTP: smtp, XMPP: xmpp, DNS: names.Addr,
+			Exe: w.exe, Dir: filepath.Join(dir, domain), CA: w.ca, Domain: domain, SMTP: smtp, XMPP: xmpp, DNS: names.Addr,
 			Store: "sqlite://" + filepath.Join(dir, domain+".db"), Deliver: "lmtp://" + w.boxes.Addr,
 			Peers: map[string]string{peer: peerXMPP}, Route: "smtp://127.0.0.1:9", Extra: extra,
 		})
@@ -74,10 +86,14 @@ func newTown(t *testing.T) *town {
 				t.Logf("the end of the log of %s:\n%s", domain, log[max(0, len(log)-4000):])
 			}
 		})
+		if domain == "b.example" {
+			w.user(dir, g, "romeo@b.example")
+		}
 		must(t, g.Start(t.Context()))
 		return g
 	}
-	w.b = gateway("b.example", addrs[2], addrs[3], "a.example", addrs[1], onlyPermitted)
+	w.submission = addrs[4]
+	w.b = gateway("b.example", addrs[2], addrs[3], "a.example", addrs[1], fmt.Sprintf(onlyPermitted, w.submission))
 	w.a = gateway("a.example", addrs[0], addrs[1], "b.example", addrs[3], "")
 	return w
 }
@@ -95,6 +111,39 @@ func (w *town) send(g *harness.Gateway, from, to, subject string) string {
 		return said
 	}
 	return ""
+}
+
+// user adds one to a gateway that does not run yet.
+func (w *town) user(dir string, g *harness.Gateway, name string) {
+	w.t.Helper()
+	file := filepath.Join(dir, "password")
+	must(w.t, os.WriteFile(file, []byte(password), 0o600))
+	out, err := exec.Command(w.exe, "user", "add", name, "--password-file", file, "--config", g.Config).CombinedOutput()
+	if err != nil {
+		w.t.Fatalf("user add: %v\n%s", err, out)
+	}
+}
+
+// submit sends as romeo's mail program does, with his password.
+func (w *town) submit(to, header string) {
+	w.t.Helper()
+	pem, err := os.ReadFile(w.ca.File)
+	must(w.t, err)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	conn, err := tls.Dial("tcp", w.submission, &tls.Config{RootCAs: roots, ServerName: "b.example"})
+	must(w.t, err)
+	c, err := smtp.NewClient(conn, "b.example")
+	must(w.t, err)
+	defer c.Close()
+	must(w.t, c.Auth(smtp.PlainAuth("", "romeo@b.example", password, "b.example")))
+	must(w.t, c.Mail("romeo@b.example"))
+	must(w.t, c.Rcpt(to))
+	data, err := c.Data()
+	must(w.t, err)
+	fmt.Fprintf(data, "From: romeo@b.example\r\nTo: %s\r\n%sSubject: written\r\nMessage-ID: <%s@b.example>\r\n\r\nhello\r\n", to, header, to)
+	must(w.t, data.Close())
+	must(w.t, c.Quit())
 }
 
 // arrived waits for the message with a subject at b.
@@ -169,7 +218,6 @@ func TestAskedByMail(t *testing.T) {
 		t.Errorf("given:\n%s", given)
 	}
 
-	// The refusal is remembered for half a minute.
 	w.eventually("juliet gets through", func() bool { return w.send(w.a, juliet, romeo, "permitted") == "" })
 	if m := w.arrived("permitted"); !strings.Contains(m, "X-Mail-Trust: permitted; "+juliet+" is permitted by the recipient") {
 		t.Errorf("delivered as\n%s", m)
@@ -187,5 +235,37 @@ func TestAskedByMail(t *testing.T) {
 		if strings.Contains(m, "Subject: unasked") || strings.Contains(m, "Subject: revoked") || strings.Contains(m, "Subject: Re: yes") {
 			t.Errorf("delivered all the same:\n%s", m)
 		}
+	}
+}
+
+// TestAnsweredBySubmission: the recipient answers from a mail program, with a
+// password; whom he writes to may write back, but not whom a program of his
+// has answered.
+func TestAnsweredBySubmission(t *testing.T) {
+	w := newTown(t)
+	const romeo, juliet, paris, nurse = "romeo@b.example", "juliet@a.example", "paris@a.example", "nurse@a.example"
+	w.grant(w.a, "request", romeo, juliet)
+	m, err := netmail.ReadMessage(strings.NewReader(w.arrived(juliet + " asks to write to you")))
+	must(t, err)
+	to, err := m.Header.AddressList("Reply-To")
+	must(t, err)
+	w.submit(to[0].Address, "")
+	w.submit(paris, "")
+	w.submit(nurse, "Auto-Submitted: auto-replied\r\n")
+	w.eventually("both permitted", func() bool {
+		held := w.grant(w.a, "list", "--held")
+		return strings.Contains(held, juliet) && strings.Contains(held, paris)
+	})
+	if given := w.grant(w.b, "list"); !strings.Contains(given, "automatic") || strings.Contains(given, nurse) {
+		t.Errorf("given:\n%s", given)
+	}
+	for _, from := range []string{juliet, paris} {
+		w.eventually(from+" gets through", func() bool { return w.send(w.a, from, romeo, "back from "+from) == "" })
+		if m := w.arrived("back from " + from); !strings.Contains(m, "X-Mail-Trust: permitted; ") {
+			t.Errorf("delivered as\n%s", m)
+		}
+	}
+	if said := w.send(w.a, nurse, romeo, "from who was answered by a program"); !strings.HasPrefix(said, "550 5.7.1 ") {
+		t.Errorf("nurse was told %q", said)
 	}
 }

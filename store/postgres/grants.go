@@ -79,10 +79,10 @@ func (s *Store) FindGrants(ctx context.Context, kind store.GrantKind, recipients
 		string(kind), recipients, peer, authors)
 }
 
-// AnyGranted implements store.Grants.
-func (s *Store) AnyGranted(ctx context.Context, kind store.GrantKind, peers []string) (found bool, err error) {
+// AnyGrant implements store.Grants.
+func (s *Store) AnyGrant(ctx context.Context, kind store.GrantKind, state store.GrantState, peers []string) (found bool, err error) {
 	err = s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM grants
-		WHERE kind = $1 AND peer = ANY ($2) AND state = 'granted' AND expires_at > now())`, string(kind), peers).Scan(&found)
+		WHERE kind = $1 AND peer = ANY ($2) AND ($3 = '' OR state = $3) AND expires_at > now())`, string(kind), peers, string(state)).Scan(&found)
 	return found, failed(err)
 }
 

@@ -98,15 +98,15 @@ func (s *Store) FindGrants(ctx context.Context, kind store.GrantKind, recipients
 	return s.readGrants(ctx, findGrantsOf, string(kind), string(to), string(from), peer, s.now())
 }
 
-// AnyGranted implements store.Grants.
-func (s *Store) AnyGranted(ctx context.Context, kind store.GrantKind, peers []string) (found bool, err error) {
+// AnyGrant implements store.Grants.
+func (s *Store) AnyGrant(ctx context.Context, kind store.GrantKind, state store.GrantState, peers []string) (found bool, err error) {
 	among, err := json.Marshal(peers)
 	if err != nil {
 		return false, err
 	}
 	err = s.read(ctx, func(c *conn) error {
-		r, err := c.first(`SELECT 1 FROM grants WHERE kind = ? AND peer IN (SELECT value FROM json_each(?)) AND state = 'granted' AND expires > ? LIMIT 1`,
-			string(kind), string(among), s.now())
+		r, err := c.first(`SELECT 1 FROM grants WHERE kind = ? AND peer IN (SELECT value FROM json_each(?)) AND (? = '' OR state = ?) AND expires > ? LIMIT 1`,
+			string(kind), string(among), string(state), string(state), s.now())
 		found = r != nil
 		return err
 	})

@@ -135,10 +135,17 @@ func testFindGrants(b *fixture) {
 		{[]string{"capulet.example"}, true}, {[]string{"sub.verona.example", "verona.example"}, true}, {nil, false},
 		{[]string{"asked.example", "revoked.example", "over.example", "montague.example"}, false},
 	} {
-		ok, err := b.s.AnyGranted(b.ctx, store.GrantGiven, c.domains)
+		ok, err := b.s.AnyGrant(b.ctx, store.GrantGiven, store.Granted, c.domains)
 		b.ok(err)
 		if ok != c.want {
 			b.Errorf("anybody of %v: %v", c.domains, ok)
+		}
+	}
+	for domain, want := range map[string]bool{"revoked.example": true, "over.example": false, "asked.example": false} {
+		ok, err := b.s.AnyGrant(b.ctx, store.GrantGiven, "", []string{domain})
+		b.ok(err)
+		if ok != want {
+			b.Errorf("anything about %s: %v", domain, ok)
 		}
 	}
 }

@@ -43,6 +43,9 @@ type Config struct {
 	// Tell says something to a peer, over XMPP. A permanent failure says that
 	// the domain keeps no grants, or cannot be told.
 	Tell func(ctx context.Context, local, domain string, p mail.Permission) *mail.Failure
+	// Heard is called after a peer's mailbox has permitted an author of ours, or
+	// taken it back; nil: nobody wants to know.
+	Heard func(mailbox mail.Address)
 
 	RequestFor   time.Duration // how long a request waits for an answer; 14 days
 	AutomaticFor time.Duration // how long whoever was written to may write back; 180 days
@@ -76,7 +79,8 @@ type Grants struct {
 	most  bounds
 	jobs  chan func(context.Context)
 	wake  chan struct{}
-	held  heldPeers
+	given *peersKnown
+	held  *peersKnown
 	told  backoffs
 	mu    sync.Mutex
 	count map[string]int64
@@ -95,7 +99,7 @@ func New(cfg Config) *Grants {
 	}
 	return &Grants{
 		cfg: cfg, most: defaultBounds(), jobs: make(chan func(context.Context), queueLength), wake: make(chan struct{}, 1),
-		held: heldPeers{known: map[string]heldPeer{}}, told: backoffs{until: map[string]backoff{}}, count: map[string]int64{},
+		given: newPeersKnown(store.GrantGiven), held: newPeersKnown(store.GrantHeld), told: backoffs{until: map[string]backoff{}}, count: map[string]int64{},
 	}
 }
 
@@ -118,6 +122,8 @@ func (g *Grants) Run(ctx context.Context) {
 // Changed is to be called when grants were stored by others: peers may have to
 // hear of them.
 func (g *Grants) Changed() {
+	g.given.forget()
+	g.held.forget()
 	select {
 	case g.wake <- struct{}{}:
 	default:

@@ -52,13 +52,16 @@ func TestAskedAnsweredRevoked(t *testing.T) {
 	if err := Revoke(ctx, montague.store, store.GrantName{Kind: store.GrantGiven, Recipient: Name(romeo), Author: Name(juliet)}, juliet.Domain); err != nil {
 		t.Fatal(err)
 	}
+	montague.fail(mail.Fail(mail.Unreachable, "", nil))
+	montague.Changed()
 	if ok, _ := montague.opens(ctx, mail.Recipient{Address: romeo, Grant: key}, juliet.Domain); ok {
 		t.Error("a key that was taken back is valid until the peer has heard of it")
 	}
 	if _, ok := montague.permits(romeo, juliet); ok {
 		t.Error("permitted after it was taken back")
 	}
-	montague.Changed()
+	montague.fail(nil)
+	montague.PeerUp(juliet.Domain)
 	eventually(t, "juliet's key is gone", func() bool { return capulet.Key(ctx, romeo, juliet) == nil })
 }
 
@@ -74,7 +77,7 @@ func TestGivenUp(t *testing.T) {
 	if err := Revoke(t.Context(), capulet.store, store.GrantName{Kind: store.GrantHeld, Recipient: Name(romeo), Author: Name(juliet)}, romeo.Domain); err != nil {
 		t.Fatal(err)
 	}
-	capulet.held.forget(romeo.Domain)
+	capulet.Changed()
 	if capulet.Key(t.Context(), romeo, juliet) != nil {
 		t.Error("a key that was given up is shown")
 	}

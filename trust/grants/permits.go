@@ -20,6 +20,9 @@ import (
 // asked for again here: once there is content, it is the author whom the domain
 // has proven that counts (xep-draft section 10.3).
 func (g *Grants) Permits(ctx context.Context, recipient, author mail.Address, _ *trust.Evidence) (reason string, ok bool, err error) {
+	if !g.given.any(ctx, g.cfg.Store, author.Domain) {
+		return "", false, nil
+	}
 	recipients, authors := namesFor(recipient), []string{Name(author), wholeDomain + author.Domain}
 	all, err := g.cfg.Store.FindGrants(ctx, store.GrantGiven, recipients, author.Domain, authors)
 	if err != nil || len(all) == 0 {
@@ -57,7 +60,7 @@ func (g *Grants) MayPermit(ctx context.Context, sender mail.Address, r mail.Reci
 			return ok, err
 		}
 	}
-	return g.cfg.Store.AnyGranted(ctx, store.GrantGiven, domains(sender.Domain))
+	return g.cfg.Store.AnyGrant(ctx, store.GrantGiven, store.Granted, domains(sender.Domain))
 }
 
 // opens reports whether a key is one of a mailbox's for a peer. All keys are
@@ -119,45 +122,52 @@ func (g *Grants) Key(ctx context.Context, mailbox, author mail.Address) []byte {
 	return nil
 }
 
-// heldPeers remembers which peers have permitted anybody of ours, so that most
-// transfers ask the store nothing. Another node's news come late by validFor.
-type heldPeers struct {
+// peersKnown remembers of which peers there is any grant of a kind, so that most
+// messages ask the store nothing. What another node has stored comes late by
+// validFor.
+type peersKnown struct {
+	kind store.GrantKind
+
 	mu    sync.Mutex
-	known map[string]heldPeer
+	known map[string]peerKnown
 }
 
-type heldPeer struct {
+type peerKnown struct {
 	any   bool
 	until time.Time
 }
 
 const (
-	validFor     = 30 * time.Second
-	maxHeldPeers = 10_000
+	validFor      = 30 * time.Second
+	maxPeersKnown = 10_000
 )
 
-func (h *heldPeers) any(ctx context.Context, st store.Grants, peer string) bool {
-	h.mu.Lock()
-	known, ok := h.known[peer]
-	h.mu.Unlock()
+func newPeersKnown(kind store.GrantKind) *peersKnown {
+	return &peersKnown{kind: kind, known: map[string]peerKnown{}}
+}
+
+func (k *peersKnown) any(ctx context.Context, st store.Grants, peer string) bool {
+	k.mu.Lock()
+	known, ok := k.known[peer]
+	k.mu.Unlock()
 	if ok && time.Now().Before(known.until) {
 		return known.any
 	}
-	found, err := st.AnyGranted(ctx, store.GrantHeld, []string{peer})
+	found, err := st.AnyGrant(ctx, k.kind, "", []string{peer})
 	if err != nil {
-		return true // asking for the key itself tells what is wrong
+		return true // asking for the grant itself tells what is wrong
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if len(h.known) >= maxHeldPeers {
-		clear(h.known)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.known) >= maxPeersKnown {
+		clear(k.known)
 	}
-	h.known[peer] = heldPeer{found, time.Now().Add(validFor)}
+	k.known[peer] = peerKnown{found, time.Now().Add(validFor)}
 	return found
 }
 
-func (h *heldPeers) forget(peer string) {
-	h.mu.Lock()
-	delete(h.known, peer)
-	h.mu.Unlock()
+func (k *peersKnown) forget() {
+	k.mu.Lock()
+	clear(k.known)
+	k.mu.Unlock()
 }

@@ -35,6 +35,9 @@ func (g *Grants) Take(ctx context.Context, b mail.Binding, p mail.Permission) *m
 	case err != nil:
 		return mail.AsFailure(err)
 	}
+	if !ours && g.cfg.Heard != nil {
+		g.cfg.Heard(p.Mailbox)
+	}
 	g.cfg.Log.Info("permission of a peer", "type", p.Type, "peer", b.Remote, "mailbox", p.Mailbox, "author", p.Author)
 	return nil
 }
@@ -112,7 +115,7 @@ func (g *Grants) note(ctx context.Context, n store.GrantName, p mail.Permission)
 // need have been before it.
 func (g *Grants) granted(ctx context.Context, p mail.Permission) error {
 	n := nameOf(store.GrantHeld, p)
-	defer g.held.forget(p.Mailbox.Domain)
+	defer g.held.forget()
 	if !p.Until.IsZero() && !p.Until.After(time.Now()) {
 		return forget(ctx, g.cfg.Store, n) // it is over
 	}
@@ -127,7 +130,7 @@ func (g *Grants) granted(ctx context.Context, p mail.Permission) error {
 
 // revoked forgets what a peer's mailbox takes back.
 func (g *Grants) revoked(ctx context.Context, p mail.Permission) error {
-	defer g.held.forget(p.Mailbox.Domain)
+	defer g.held.forget()
 	return errors.Join(forget(ctx, g.cfg.Store, nameOf(store.GrantHeld, p)), forget(ctx, g.cfg.Store, nameOf(store.GrantWanted, p)))
 }
 

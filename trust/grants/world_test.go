@@ -166,6 +166,7 @@ func (s *side) put(g store.Grant) {
 	if err := s.store.PutGrant(s.t.Context(), g, store.GrantBounds{}); err != nil {
 		s.t.Fatal(err)
 	}
+	s.Changed()
 }
 
 // clear empties the store: cheaper than another one.
@@ -183,6 +184,7 @@ func (s *side) clear() {
 			}
 		}
 	}
+	s.Changed()
 }
 
 // permits is what the verdict hears.

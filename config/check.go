@@ -35,6 +35,7 @@ func check(r *report, base string, cfg *Config) {
 	c.srs(cfg)
 	c.oneOf("srs.smtp", cfg.SRS.SMTP, RewriteAliases, RewriteAll, RewriteNone)
 	c.dkim(&cfg.DKIM)
+	c.contacts(&cfg.Contacts)
 	c.trust(cfg)
 	c.grants(&cfg.Grants)
 	c.aliases(cfg.Aliases)

@@ -33,6 +33,7 @@ type Config struct {
 	Grants     Grants      `toml:"grants"`
 	ARC        ARC         `toml:"arc"`
 	Aliases    []Alias     `toml:"alias"`
+	Contacts   Contacts    `toml:"contacts"`
 	Routes     []Route     `toml:"route"`
 	Limits     Limits      `toml:"limits"`
 	Log        Log         `toml:"log"`

@@ -20,6 +20,7 @@ func (c *Config) defaults() {
 	c.Trust.defaults()
 	c.Grants.defaults()
 	c.ARC.Seal = true
+	c.Contacts.defaults()
 	c.SMTP.MXPort = 25
 	c.SMTP.TLS = TLSOpportunistic
 	c.SMTP.MTASTS = true

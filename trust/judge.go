@@ -18,6 +18,7 @@ type JudgeConfig struct {
 	Keys      []Permits               // of signatures, which prove their author by themselves
 	Marks     *SentMarks              // nil: reports about mail of ours are mail like any other
 	Granter   Granter                 // nil: nobody is granted anything for being written to
+	Learner   Learner                 // nil: no keys are learnt
 	OpenFor   time.Duration           // how long mail is put off for what cannot be told; 4 hours
 	Known     []string                // domains that others could be taken for: ours
 	Log       *slog.Logger
@@ -121,7 +122,8 @@ func (j *Judge) Message(ctx context.Context, src mail.Source, m *mail.Message, m
 func (j *Judge) recipient(ctx context.Context, src mail.Source, m *mail.Message, ev *Evidence, rcpt mail.Address, missing *mail.Failure) mail.Judged {
 	d := j.cfg.Domains[rcpt.Domain]
 	p := d.Of(rcpt)
-	ruling := Rule(ev, j.terms(ctx, m, ev, p, rcpt))
+	terms := j.terms(ctx, m, ev, p, rcpt)
+	ruling := Rule(ev, terms)
 	out := mail.Judged{Verdict: mail.Sanitise(ruling.String()), Forged: ruling.Verdict == Forged}
 	switch stranger := j.stranger(src); {
 	case missing != nil && missing.Class != mail.Permanent, missing != nil && !(stranger && d.Hides()):
@@ -131,6 +133,9 @@ func (j *Judge) recipient(ctx context.Context, src mail.Source, m *mail.Message,
 		out.Refusal = d.refusal(Policy{Deny: true}, Ruling{Verdict: Unproven}, true)
 	case stranger:
 		out.Refusal = d.refusal(p, ruling, ruling.Open && j.open.over(m, rcpt))
+	}
+	if j.cfg.Learner != nil && missing == nil && (terms.Keyed.OK || terms.Granted.OK) && ruling.Verdict == Permitted {
+		j.cfg.Learner.Permitted(ctx, rcpt, ev.From.Authors[0].Address, ev)
 	}
 	return out
 }

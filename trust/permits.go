@@ -56,3 +56,9 @@ func (p permits) MayPermit(ctx context.Context, sender mail.Address, r mail.Reci
 	}
 	return false, err
 }
+
+// Learner is told of authors whose mail recipients of ours have permitted, so
+// that it can keep their keys. Safe for concurrent use; it bounds its own waits.
+type Learner interface {
+	Permitted(ctx context.Context, recipient, author mail.Address, ev *Evidence)
+}

@@ -17,6 +17,7 @@ import (
 	"mailxmppd/gateway"
 	"mailxmppd/smtpbridge"
 	"mailxmppd/trust"
+	"mailxmppd/trust/contacts"
 	"mailxmppd/trust/grants"
 	"mailxmppd/trust/signing"
 )
@@ -60,6 +61,7 @@ type parts struct {
 	xmpp         *xmppSide
 	reporter     *smtpbridge.TLSReporter // nil: nobody is told
 	trust        *trust.Judge            // nil: mail is not judged
+	learner      *contacts.Learner       // nil: no keys are learnt
 	gateway      *gateway.Gateway
 	grants       *grants.Grants   // nil where none are kept
 	signing      *signing.Signer  // nil: nothing is signed
@@ -158,6 +160,9 @@ func (p *parts) run(ctx context.Context) error {
 	servers.Go(func() error { p.certificates.watch(ctx); return nil })
 	if p.signing != nil {
 		servers.Go(func() error { p.signing.Run(ctx); return nil })
+	}
+	if p.learner != nil {
+		servers.Go(func() error { p.learner.Run(ctx); return nil })
 	}
 	delivering, stopDelivering := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopDelivering()

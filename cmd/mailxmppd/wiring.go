@@ -66,7 +66,8 @@ func assemble(ctx context.Context, cfg *config.Config, st store.Store, log *slog
 	if err != nil {
 		return nil, err
 	}
-	if p.trust, err = newJudge(ctx, cfg, st, resolver, p.xmpp.directory, p.grants, p.signing, log); err != nil {
+	p.learner = newLearner(cfg, st, resolver, roots, log)
+	if p.trust, err = p.newJudge(ctx, cfg, st, resolver, log); err != nil {
 		return nil, err
 	}
 	aliases, err := ownAliases(cfg)

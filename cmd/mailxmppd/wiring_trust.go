@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"log/slog"
 	"strings"
 
@@ -11,14 +12,13 @@ import (
 	"mailxmppd/mail"
 	"mailxmppd/store"
 	"mailxmppd/trust"
-	"mailxmppd/trust/grants"
-	"mailxmppd/trust/signing"
+	"mailxmppd/trust/contacts"
 	"mailxmppd/xmpp/peers"
 )
 
 // newJudge makes what judges who mail is from; nil where the operator does not
 // want that.
-func newJudge(ctx context.Context, cfg *config.Config, st store.Store, resolver *dns.Resolver, directory *peers.Directory, kept *grants.Grants, signer *signing.Signer, log *slog.Logger) (*trust.Judge, error) {
+func (p *parts) newJudge(ctx context.Context, cfg *config.Config, st store.Store, resolver *dns.Resolver, log *slog.Logger) (*trust.Judge, error) {
 	t := cfg.Trust
 	if !t.Enabled {
 		return nil, nil
@@ -28,7 +28,7 @@ func newJudge(ctx context.Context, cfg *config.Config, st store.Store, resolver 
 		return nil, err
 	}
 	conf := trust.Config{
-		DNS: resolver, Hostname: cfg.SMTP.Hostname, Peers: announced{directory}, Sealers: t.Sealers, Forwarders: t.Forwarders,
+		DNS: resolver, Hostname: cfg.SMTP.Hostname, Peers: announced{p.xmpp.directory}, Sealers: t.Sealers, Forwarders: t.Forwarders,
 		Budget: t.DNSBudget.Duration, MaxSignatures: t.Signatures, Log: log,
 	}
 	for _, s := range t.Secondaries {
@@ -44,10 +44,14 @@ func newJudge(ctx context.Context, cfg *config.Config, st store.Store, resolver 
 	}
 	jc := trust.JudgeConfig{
 		Evaluator: trust.New(conf), Domains: domains, Marks: trust.NewSentMarks(key),
-		OpenFor: t.PutOff.Duration, Known: known, Log: log, Sealer: sealing(cfg, signer),
+		OpenFor: t.PutOff.Duration, Known: known, Log: log, Sealer: sealing(cfg, p.signing),
+		Keys: []trust.Permits{contacts.NewKeys(contacts.New(contacts.Config{
+			Store: st, LearntPermit: cfg.Contacts.Learnt == config.LearntPermit, MaxMessage: int64(cfg.Contacts.MaxMessage),
+		}))},
+		Learner: learning(p.learner),
 	}
-	if kept != nil {
-		jc.Grants, jc.Granter = []trust.Permits{kept}, kept
+	if p.grants != nil {
+		jc.Grants, jc.Granter = []trust.Permits{p.grants}, p.grants
 	}
 	return trust.NewJudge(jc), nil
 }
@@ -80,6 +84,27 @@ func judging(j *trust.Judge) gateway.Judge {
 		return nil
 	}
 	return j
+}
+
+// newLearner makes what keeps the keys of permitted authors; nil where the
+// operator does not want that.
+func newLearner(cfg *config.Config, st store.Contacts, resolver *dns.Resolver, roots *x509.CertPool, log *slog.Logger) *contacts.Learner {
+	if len(cfg.Contacts.Learn) == 0 {
+		return nil
+	}
+	conf := contacts.LearnConfig{Store: st, Autocrypt: cfg.Contacts.Learns(config.LearnAutocrypt), Log: log}
+	if cfg.Contacts.Learns(config.LearnWKD) {
+		conf.Directory = contacts.NewDirectory(contacts.DirectoryConfig{DNS: resolver, Roots: roots})
+	}
+	return contacts.NewLearner(conf)
+}
+
+// learning is a Learner for the Judge: no interface around nothing.
+func learning(l *contacts.Learner) trust.Learner {
+	if l == nil {
+		return nil
+	}
+	return l
 }
 
 // announced is what peers have said of themselves, as package trust asks.

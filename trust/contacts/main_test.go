@@ -2,6 +2,7 @@ package contacts
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -27,6 +28,13 @@ func TestMain(m *testing.M) {
 		}
 	}
 	code := m.Run()
+	if shared.store != nil {
+		if err := shared.store.Close(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.RemoveAll(shared.dir)
 	if pgp.dir != "" {
 		// Ends the agent of this home directory, and no other.
 		exec.Command("gpgconf", "--homedir", pgp.dir, "--kill", "all").Run()
@@ -147,18 +155,36 @@ func (g *gnupg) detach(t testing.TB, signed, name string, args ...string) string
 	return crlf(string(g.must(t, []byte(signed), append(args, "--armor", "--local-user", g.keys[name]+"!", "--detach-sign")...)))
 }
 
-// book is a Book over a real store, in which juliet has keys of romeo.
+// shared is the store of all tests, opened once: each test has what is in it for
+// itself, one after the other.
+var shared struct {
+	once  sync.Once
+	dir   string
+	store *sqlite.Store
+	err   error
+}
+
+// book is a Book over a real store, in which there are these keys alone.
 func book(t testing.TB, conf Config, keys ...store.ContactKey) *Book {
 	t.Helper()
-	st, err := sqlite.Open(t.Context(), sqlite.Config{Path: filepath.Join(t.TempDir(), "mail.db")})
+	shared.once.Do(func() {
+		if shared.dir, shared.err = os.MkdirTemp("", "contacts"); shared.err == nil {
+			shared.store, shared.err = sqlite.Open(context.Background(), sqlite.Config{Path: filepath.Join(shared.dir, "mail.db")})
+		}
+	})
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	st := shared.store
+	old, err := st.ListContactKeys(t.Context(), "", store.ContactKey{}, 10_000)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := st.Close(); err != nil {
-			t.Error(err)
+	for _, k := range old {
+		if _, err := st.DeleteContactKeys(t.Context(), k.Owner, k.Address, k.Fingerprint); err != nil {
+			t.Fatal(err)
 		}
-	})
+	}
 	for _, k := range keys {
 		if err := st.PutContactKey(t.Context(), k); err != nil {
 			t.Fatal(err)

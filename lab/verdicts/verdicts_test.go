@@ -98,7 +98,7 @@ default = "deny"
 address = "tybalt"
 forged = "reject"
 `, w.judged))
-	w.montague = side("montague.example", addrs[2], addrs[3], "capulet.example", addrs[1], "")
+	w.montague = side("montague.example", addrs[2], addrs[3], "capulet.example", addrs[1], "policy = \"enforce\"\nsends = \"xmpp-only\"\n")
 	for _, author := range []string{"f@friend.example", "romeo@montague.example", "s@slow.example"} {
 		for _, mailbox := range []string{"nurse@capulet.example", "juliet@capulet.example"} {
 			out, err := exec.Command(exe, "grant", "add", "--config", w.capulet.Config, mailbox, author).CombinedOutput()
@@ -253,6 +253,30 @@ func TestVerdicts(t *testing.T) {
 	for _, got := range w.mailboxes.Got() {
 		if !strings.Contains(got, "\r\nAuthentication-Results: capulet.example;") {
 			t.Errorf("without results:\n%.500s", got)
+		}
+	}
+}
+
+// TestSendsOverXMPPOnly: once capulet has heard that montague sends over XMPP
+// only, what claims montague by SMTP is forged, in From and in the reverse-path.
+func TestSendsOverXMPPOnly(t *testing.T) {
+	w := start(t)
+	// Capulet asks montague what it takes, and so hears how it sends.
+	if refusal := send(t, w.capulet.SMTP, "127.0.0.1", nil, "juliet@capulet.example", "romeo@montague.example", letter("juliet@capulet.example", "first")); refusal != "" {
+		t.Fatal(refusal)
+	}
+	w.arrived(t, "first")
+	for i, c := range []struct{ from, author, verdict string }{
+		{"x@stranger.example", "romeo@montague.example", "forged; montague.example sends over XMPP only"},
+		{"romeo@montague.example", "x@stranger.example", "forged; montague.example sends over XMPP only"},
+		{"x@stranger.example", "y@stranger.example", "unproven; "},
+	} {
+		mark := fmt.Sprintf("claim-%d", i)
+		if refusal := send(t, w.judged, evil, nil, c.from, "juliet@capulet.example", letter(c.author, mark)); refusal != "" {
+			t.Fatal(refusal)
+		}
+		if got := w.arrived(t, mark); !strings.HasPrefix(got, "X-Mail-Trust: "+c.verdict) {
+			t.Errorf("%s by %s arrived as\n%.500s\nwant %q", c.author, c.from, got, c.verdict)
 		}
 	}
 }

@@ -65,7 +65,7 @@ func TestWays(t *testing.T) {
 		{"not judged", Input{Content: mail.Bytes(plain)}, "", "", false, func(ev Evidence) bool { return !ev.Judged }},
 		{"a user of ours", Input{Arrival: BySubmission, User: "juliet", Sender: sender("juliet@capulet.example"), Content: mail.Bytes("From: juliet@capulet.example\r\n\r\n")},
 			"auth=pass dkim=none dmarc=none arc=none", "", false, func(ev Evidence) bool { return ev.Auth.User == "juliet" }},
-		{"a peer, its own mail", xmpp("montague.example", "romeo@montague.example", plain), "x-xmpp=pass dkim=none dmarc=pass arc=none", "xmpp", false,
+		{"a peer, its own mail", xmpp("montague.example", "romeo@montague.example", plain), "x-xmpp=pass dkim=none arc=none", "xmpp", false,
 			func(ev Evidence) bool {
 				return ev.Relation == Relation{SameDomain, SameDomain, SameDomain} && ev.Binding.Proof == "pkix"
 			}},
@@ -289,5 +289,24 @@ func TestBudget(t *testing.T) {
 	cancel()
 	if got := summary(e.Evaluate(ctx, in)); got != want {
 		t.Error(got)
+	}
+}
+
+// TestPeerNeedsNoDNS: a peer's own mail without signatures is proven whether DNS
+// answers or not, and asks it nothing.
+func TestPeerNeedsNoDNS(t *testing.T) {
+	s := startDNS(t, "_dmarc.verona.example SERVFAIL")
+	e := New(Config{DNS: s.resolver(t), Hostname: "gw.capulet.example"})
+	in := Input{Arrival: ByXMPP, Binding: mail.Binding{Remote: "verona.example"}, Sender: sender("x@verona.example"),
+		Content: mail.Bytes("From: x@verona.example\r\n\r\nbody\r\n")}
+	ev := e.Evaluate(t.Context(), in)
+	if by, ok := ev.Proven(); !ok || by != "xmpp" || s.queries.Load() != 0 {
+		t.Errorf("proven by %q, %v, with %d questions", by, ok, s.queries.Load())
+	}
+	in.Content = mail.Bytes("From: x@verona.example, y@mantua.example\r\n\r\nbody\r\n")
+	if ev := e.Evaluate(t.Context(), in); len(ev.DMARC) != 2 || s.queries.Load() == 0 {
+		t.Errorf("with %d questions: %+v", s.queries.Load(), ev.DMARC)
+	} else if _, ok := ev.Proven(); ok {
+		t.Error("the second author is proven by nothing")
 	}
 }

@@ -411,3 +411,33 @@ func TestBeside(t *testing.T) {
 		}
 	}
 }
+
+// TestJudgedTransfer: of a message that came in chunks, what the open transfer
+// holds is judged, for each recipient.
+func TestJudgedTransfer(t *testing.T) {
+	t.Parallel()
+	w := judgedWorld(t)
+	content := "X-Mail-Trust: permitted; x\r\n" + by("f@friend.example") + strings.Repeat("line\r\n", 1000)
+	m := w.message(content, "f@friend.example", "boss@home.example", "bishop@home.example")
+	k := store.TransferKey{Domain: "friend.example", Local: "home.example", ID: mail.TransferID(m.Envelope.Sender, m.Facts)}
+	h := store.ContentHash{Size: m.Facts.Size, SHA256: m.Facts.SHA256}
+	at, err := w.store.TransferBegin(t.Context(), k, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.Turn = at.Turn
+	if _, err := w.store.Append(t.Context(), k, 0, []byte(content)); err != nil {
+		t.Fatal(err)
+	}
+	m.Content, m.Origin = nil, mail.Origin{Transport: "xmpp", Peer: "friend.example", Received: time.Now()}
+	ids, failures := w.Gateway.Accept(t.Context(), k, h, bound, m)
+	if ids[0] == "" || failures[0] != nil || ids[1] != "" || failures[1] == nil || failures[1].Kind != mail.SubscriptionNeeded {
+		t.Fatalf("%v %v", ids, failures)
+	}
+	until(t, "delivery", func() bool { return len(w.local.deliveries()) == 1 })
+	got := w.local.deliveries()[0]
+	if !strings.HasPrefix(got.content, "X-Mail-Trust: permitted; granted, proven by xmpp\r\n") || strings.Count(got.content, "X-Mail-Trust") != 1 ||
+		len(got.rcpts) != 1 {
+		t.Errorf("for %v: %.300s", got.rcpts, got.content)
+	}
+}

@@ -35,14 +35,14 @@ type Facts struct {
 
 // Origin says how a message reached us; it is logged, stored and shown.
 type Origin struct {
-	Transport string    `json:"transport"`       // "smtp", "lmtp", "xmpp", or "local" for a DSN of our own
-	Remote    string    `json:"remote"`          // address and port of the peer
-	Helo      string    `json:"helo,omitempty"`  // as given, SMTP only
-	User      string    `json:"user,omitempty"`  // authenticated submission user
-	Peer      string    `json:"peer,omitempty"`  // domain proven by the stream, XMPP only
-	Proof     string    `json:"proof,omitempty"` // what proved it, see Binding
-	TLS       string    `json:"tls,omitempty"`   // e.g. "TLS1.3 TLS_AES_128_GCM_SHA256", empty without TLS
-	Local     string    `json:"local,omitempty"` // our domain that speaks for a null reverse-path
+	Transport string    `json:"transport"`           // "smtp", "lmtp", "xmpp", or "local" for a DSN of our own
+	Remote    string    `json:"remote"`              // address and port of the peer
+	Helo      string    `json:"helo,omitempty"`      // as given, SMTP only
+	User      string    `json:"user,omitempty"`      // authenticated submission user
+	Peer      string    `json:"peer,omitempty"`      // domain proven by the stream, XMPP only
+	Proof     string    `json:"proof,omitempty"`     // what proved it, see Binding
+	TLS       string    `json:"tls,omitempty"`       // e.g. "TLS1.3 TLS_AES_128_GCM_SHA256", empty without TLS
+	Local     string    `json:"local,omitempty"`     // our domain that speaks for a null reverse-path
 	Forwarded bool      `json:"forwarded,omitempty"` // an alias of ours was among its recipients
 	Received  time.Time `json:"received"`
 

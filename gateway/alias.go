@@ -29,6 +29,9 @@ func newAliases(list []Alias) aliases {
 }
 
 func (a aliases) has(addr mail.Address) bool {
+	if len(a) == 0 {
+		return false
+	}
 	_, ok := a[folded(addr)]
 	return ok
 }

@@ -88,8 +88,8 @@ func (g *Gateway) keepReturnPath(ctx context.Context, m *mail.Message) *mail.Fai
 	if !short {
 		return nil
 	}
-	// As long as the others, from the last attempt on.
-	if err := g.Store.PutReturnPath(ctx, name, m.Envelope.Sender, srsValid*24*time.Hour); err != nil {
+	// As long as the others, which are made anew with each attempt.
+	if err := g.Store.PutReturnPath(ctx, name, m.Envelope.Sender, srsValid*24*time.Hour+g.Lifetime); err != nil {
 		return g.storeFailure(err)
 	}
 	return nil

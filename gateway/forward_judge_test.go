@@ -1,0 +1,48 @@
+package gateway
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"mailxmppd/mail"
+	"mailxmppd/store"
+	"mailxmppd/trust"
+)
+
+// TestForgedIsNotForwarded: forged mail that a domain would deliver tagged does
+// not go on to others in our name, whichever way it came; nobody gets a report
+// about it, and an alias that stays here delivers it with its verdict.
+func TestForgedIsNotForwarded(t *testing.T) {
+	w := newWorld(t, func(c *Config) {
+		withAliases(t, standsFor(t, "away@home.example", "b@other.example"), standsFor(t, "in@home.example", "juliet@home.example"))(c)
+		c.Judge = trust.NewJudge(trust.JudgeConfig{
+			Evaluator: trust.New(trust.Config{Hostname: "gw.home.example", DNS: zone{"_dmarc.friend.example": "v=DMARC1; p=reject"}}),
+			Domains:   map[string]trust.DomainPolicy{"home.example": {}},
+		})
+	})
+	const forged = "From: f@friend.example\r\nReceived: x\r\n\r\nx\r\n"
+	stranger := mail.Client{Addr: netip.MustParseAddrPort("198.51.100.1:1")}
+	if v := w.entrance.Accept(t.Context(), stranger, w.message(forged, "m@evil.example", "away@home.example"), false); v[0].Failure == nil || v[0].Failure.Status() != "5.7.1" {
+		t.Errorf("got %+v", v)
+	}
+	if v := w.entrance.Accept(t.Context(), stranger, w.message(forged, "m@evil.example", "away@home.example", "in@home.example"), false); v[0].Failure != nil {
+		t.Errorf("where a mailbox of ours takes it: %v", v[0].Failure)
+	}
+	until(t, "delivered here", func() bool { return len(w.local.deliveries()) == 1 })
+	if got := w.local.deliveries()[0]; !strings.HasPrefix(got.content, "X-Mail-Trust: forged;") || got.rcpts[0] != "juliet@home.example" {
+		t.Errorf("%v got %q", got.rcpts, got.content)
+	}
+
+	m := w.message(forged, "m@peer.example", "away@home.example")
+	m.Origin = mail.Origin{Transport: "xmpp", Peer: "peer.example", Received: time.Now()}
+	k := store.TransferKey{Domain: "peer.example", Local: "home.example", ID: strings.Repeat("e", 64)}
+	b := mail.Binding{Local: "home.example", Remote: "peer.example", Proof: "pkix"}
+	if _, f := w.Gateway.Accept(t.Context(), k, store.ContentHash{Size: m.Facts.Size, SHA256: m.Facts.SHA256}, b, m); f[0] == nil || f[0].Status() != "5.7.1" {
+		t.Errorf("over XMPP: %v", f)
+	}
+	if n := len(w.legacy.deliveries()); n != 0 {
+		t.Errorf("%d messages went out", n)
+	}
+}

@@ -306,7 +306,12 @@ func TestMayPermit(t *testing.T) {
 			t.Errorf("%s %q %s: %v", c.mailbox, c.key, c.peer, got)
 		}
 	}
-	g.Expires = time.Now().Add(-time.Second)
+	g.State = store.Revoked
+	s.put(g)
+	if opens("romeo@montague.example", key, "capulet.example") || may(juliet, "romeo@montague.example", key) {
+		t.Error("a key that was taken back opens")
+	}
+	g.State, g.Expires = store.Granted, time.Now().Add(-time.Second)
 	s.put(g)
 	if opens("romeo@montague.example", key, "capulet.example") || may(juliet, "romeo@montague.example", key) {
 		t.Error("an expired key opens")

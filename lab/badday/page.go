@@ -63,6 +63,7 @@ var (
 // numbers of attempts and addresses are their kind.
 func shapeOf(s string) string {
 	for _, r := range [][2]string{
+		{`(?m)^[a-z_]+: \d+ of \d+$`, "TABLE: N of N"},
 		{`\b[0-9A-HJKMNP-TV-Z]{26}\b`, "ID"},
 		{`\b20\d\d-\d\d-\d\dT[0-9:.]+Z`, "TIME"},
 		{`\b\d{8}T\d{6}\.\d{3}Z`, "TIME"},
@@ -76,7 +77,6 @@ func shapeOf(s string) string {
 		{`(attempt +)\d+( |:)`, "${1}N$2"},
 		{`\b\d+ deliver(y|ies) due now`, "N due now"},
 		{`(?m)^(messages|deliveries [a-z]+) +\d+`, "$1  N"},
-		{`(?m)^[a-z_]+: \d+ of \d+$`, "TABLE: N of N"},
 		{`\d+ (rows in|tables moved|contents compared)`, "N $1"},
 		{`schema version \d+`, "schema version N"},
 		{`\b\d+ octets|(octets +)\d+`, "N octets"},

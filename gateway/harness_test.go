@@ -234,8 +234,8 @@ func (w *world) idle() {
 	w.t.Helper()
 	w.sched.mu.Lock()
 	defer w.sched.mu.Unlock()
-	if w.sched.slots != 0 || len(w.sched.leases) != 0 {
-		w.t.Errorf("%d slots and %d leases left over", w.sched.slots, len(w.sched.leases))
+	if w.sched.slots != 0 || w.sched.fresh != 0 || len(w.sched.leases) != 0 {
+		w.t.Errorf("%d slots (%d of new mail) and %d leases left over", w.sched.slots, w.sched.fresh, len(w.sched.leases))
 	}
 	for domain, d := range w.sched.dests {
 		if d.runs != 0 || d.cut != 0 {

@@ -31,7 +31,7 @@ func (s *scheduler) reserve(sender string, domains map[string]bool) reservation 
 		name := s.siteOf(domain)
 		d := s.dest(name)
 		switch {
-		case s.slots >= open(s.g.Concurrency, s.behind):
+		case s.slots >= s.g.Concurrency || s.fresh >= open(s.g.Concurrency, s.behind):
 			s.behind = true
 		case d.dead(now):
 		case s.places(d) <= 0 || d.runs >= open(d.limit(), d.behind):
@@ -39,6 +39,7 @@ func (s *scheduler) reserve(sender string, domains map[string]bool) reservation 
 		case d.behind && s.floods(sender, name, now):
 		default:
 			s.slots++
+			s.fresh++
 			d.runs++
 			s.wg.Add(1)
 			res.own.Domains = append(res.own.Domains, domain)
@@ -65,7 +66,7 @@ func (s *scheduler) start(leases []store.Lease, res reservation, content mail.Co
 		kept = inMemory(content)
 	}
 	for _, l := range leases {
-		h := &held{lease: l, site: res.sites[l.Domain]}
+		h := &held{lease: l, fresh: true, site: res.sites[l.Domain]}
 		delete(res.sites, l.Domain)
 		s.launch(h, kept, true)
 	}
@@ -93,6 +94,7 @@ func (s *scheduler) giveBack(res reservation) {
 	s.mu.Lock()
 	for _, name := range res.sites {
 		s.slots--
+		s.fresh--
 		s.dest(name).runs--
 		s.forget(name)
 		s.wg.Done()

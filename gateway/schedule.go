@@ -33,6 +33,7 @@ type scheduler struct {
 	base     context.Context // of the attempts; nil before run
 	stopping bool
 	slots    int                   // taken, of Concurrency
+	fresh    int                   // of them by new mail, from its reservation on
 	behind   bool                  // mail waits in the store for want of a slot
 	dests    map[string]*dest      // by name
 	sites    map[string]string     // domain -> the name of its destination, where that is another
@@ -44,6 +45,7 @@ type scheduler struct {
 type held struct {
 	lease  store.Lease
 	cancel context.CancelFunc
+	fresh  bool    // new mail, in a slot that was reserved for it
 	site   string  // the destination where it has a place; "" for none
 	off    *putOff // it is not tried
 	up     bool    // its domain's stream came up since it began
@@ -145,11 +147,14 @@ func (s *scheduler) fill(ctx context.Context) time.Duration {
 // room takes the slots of the leases to claim now and says how many, how many of
 // one destination, and what to leave out because there is no place. What is
 // claimed may all be for one destination, and for different domains behind a
-// shared one, so that no more is than the fullest can take.
+// shared one, so that no more is than the fullest can take. A quarter of the
+// slots is never claimed for: when a long queue comes due at once, new mail that
+// found none would get its turn after all of it.
 func (s *scheduler) room() (n, perDest int, busy []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n, perDest = min(claimBatch, s.g.Concurrency-s.slots), int(initialWindow(s.g.Config))
+	left := min(s.g.Concurrency-s.slots, s.g.Concurrency-s.g.Concurrency/4-(s.slots-s.fresh))
+	n, perDest = min(claimBatch, left), int(initialWindow(s.g.Config))
 	for name, d := range s.dests {
 		switch left := s.places(d); {
 		case d.runs == 0:
@@ -222,6 +227,9 @@ func (s *scheduler) end(h *held, t trial) {
 	s.mu.Lock()
 	delete(s.leases, h)
 	s.slots--
+	if h.fresh {
+		s.fresh--
+	}
 	var due []string
 	if h.site != "" {
 		s.dest(h.site).runs--

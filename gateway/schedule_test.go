@@ -117,9 +117,47 @@ func TestClaimWithinConcurrency(t *testing.T) {
 	}
 }
 
+// TestRoomForNewMail: however much is due, new mail finds slots, and where new
+// mail fills what it may, older mail does.
+func TestRoomForNewMail(t *testing.T) {
+	g := &Gateway{Config: Config{Concurrency: 8, PerDomain: 8}}
+	s := newScheduler(g)
+	s.base = t.Context()
+	claimed, _, _ := s.room()
+	if more, _, _ := s.room(); claimed != 6 || more != 0 {
+		t.Fatalf("claims may fill %d and %d slots of 8, want 6", claimed, more)
+	}
+	take := func() reservation { return s.reserve("", map[string]bool{string(mail.NewID()) + ".example": true}) }
+	var held []reservation
+	for i := range 3 {
+		res := take()
+		if got := len(res.own.Domains) == 1; got != (i < 2) {
+			t.Fatalf("slot %d for new mail: %v", i+1, got)
+		}
+		held = append(held, res)
+	}
+	s.vacate(claimed)
+	for range 6 {
+		held = append(held, take())
+	}
+	if s.fresh != 6 || s.slots != 6 {
+		t.Errorf("%d slots for new mail of %d taken, want 6: older mail waits", s.fresh, s.slots)
+	}
+	if n, _, _ := s.room(); n != 2 {
+		t.Errorf("%d slots left to older mail, want 2", n)
+	}
+	s.vacate(2)
+	for _, res := range held {
+		s.giveBack(res)
+	}
+	if s.fresh != 0 || s.slots != 0 {
+		t.Errorf("%d and %d slots left over", s.fresh, s.slots)
+	}
+}
+
 // TestRoomLeavesOut: domains whose destination is full are not claimed for.
 func TestRoomLeavesOut(t *testing.T) {
-	g := &Gateway{Config: Config{Concurrency: 8, PerDomain: 4}}
+	g := &Gateway{Config: Config{Concurrency: 12, PerDomain: 4}}
 	s := newScheduler(g)
 	s.dest("full.example").runs = 4
 	s.dest("smarthost").runs = 4

@@ -56,13 +56,13 @@ const fillPostgres = `WITH m AS (
 	INSERT INTO messages (id, tid, envelope, origin, facts, trace, size, sha256, body, open, created_at)
 	SELECT lpad(i::text, 26, '0'), CASE WHEN i / greatest($3::int, 1) % $4::int = 0 THEN 'marked' ELSE '' END,
 		'{"sender":"romeo@capulet.example","recipients":[{"address":"' || rcpt || '"}]}', '{}', '{"has_id":true}', '', length($5::bytea), $6::bytea, $5::bytea, 1, now()
-	FROM (SELECT i, CASE WHEN $3::int = 0 THEN 'juliet@live.example' ELSE 'x@d' || i % greatest($3::int, 1) || '.example' END AS rcpt
+	FROM (SELECT i, CASE WHEN $3::int = 0 THEN 'juliet@live.example' ELSE 'x@d' || (i % greatest($3::int, 1)) || '.example' END AS rcpt
 		FROM generate_series($1::int, $2::int) i) s
 	RETURNING id, id::int AS i, created_at)
 INSERT INTO deliveries (message_id, n, rcpt, domain, state, due_at, expires_at, node, token, attempt, unsettled, in_doubt, delayed, last_text,
 	began_at, ended_at, outcome, created_at, way)
-SELECT id, 0, CASE WHEN $3::int = 0 THEN 'juliet@live.example' ELSE 'x@d' || i % greatest($3::int, 1) || '.example' END,
-	CASE WHEN $3::int = 0 THEN 'live.example' ELSE 'd' || i % greatest($3::int, 1) || '.example' END,
+SELECT id, 0, CASE WHEN $3::int = 0 THEN 'juliet@live.example' ELSE 'x@d' || (i % greatest($3::int, 1)) || '.example' END,
+	CASE WHEN $3::int = 0 THEN 'live.example' ELSE 'd' || (i % greatest($3::int, 1)) || '.example' END,
 	CASE WHEN $3::int = 0 THEN 'due' ELSE 'deferred' END, CASE WHEN $3::int = 0 THEN now() ELSE now() + (61 + i % 180) * interval '1 minute' END,
 	now() + interval '5 days', '', $7::int, $7::int, 0, false, true, CASE WHEN $3::int = 0 THEN '' ELSE 'connection refused' END,
 	CASE WHEN $3::int > 0 THEN now() END, CASE WHEN $3::int > 0 THEN now() END, CASE WHEN $3::int > 0 THEN '{}' END, created_at, ''
@@ -71,7 +71,7 @@ FROM m`
 const fillSQLiteMessages = `WITH RECURSIVE s(i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM s WHERE i < ?2)
 INSERT INTO messages (num, id, tid, envelope, origin, trace, size, sha256, received, flags, content, created, expires)
 SELECT i, printf('%026d', i), CASE WHEN i / max(?3, 1) % ?4 = 0 THEN 'marked' ELSE '' END,
-	'{"sender":"romeo@capulet.example","recipients":[{"address":"' || CASE WHEN ?3 = 0 THEN 'juliet@live.example' ELSE 'x@d' || i % max(?3, 1) || '.example' END || '"}]}',
+	'{"sender":"romeo@capulet.example","recipients":[{"address":"' || CASE WHEN ?3 = 0 THEN 'juliet@live.example' ELSE 'x@d' || (i % max(?3, 1)) || '.example' END || '"}]}',
 	'{}', NULL, length(?5), ?6, 0, 1, i, unixepoch() * 1000, (unixepoch() + 432000) * 1000 FROM s`
 
 const fillSQLiteContent = `WITH RECURSIVE s(i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM s WHERE i < ?2)
@@ -80,8 +80,8 @@ INSERT INTO content (key, data) SELECT i << 24, ?3 FROM s`
 // The states are 0 for due and 1 for deferred.
 const fillSQLiteDeliveries = `WITH RECURSIVE s(i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM s WHERE i < ?2)
 INSERT INTO deliveries (key, domain, rcpt, state, due, token, attempt, cut, in_doubt, delayed, settled, began, ended, result, status, text, remote, remote_id, proof, tls)
-SELECT i << 16, CASE WHEN ?3 = 0 THEN 'live.example' ELSE 'd' || i % max(?3, 1) || '.example' END,
-	CASE WHEN ?3 = 0 THEN 'juliet@live.example' ELSE 'x@d' || i % max(?3, 1) || '.example' END,
+SELECT i << 16, CASE WHEN ?3 = 0 THEN 'live.example' ELSE 'd' || (i % max(?3, 1)) || '.example' END,
+	CASE WHEN ?3 = 0 THEN 'juliet@live.example' ELSE 'x@d' || (i % max(?3, 1)) || '.example' END,
 	?4, CASE WHEN ?3 = 0 THEN unixepoch() * 1000 ELSE (unixepoch() + (61 + i % 180) * 60) * 1000 END, ?4, ?4, 0, 0, 1, 0,
 	CASE WHEN ?3 > 0 THEN unixepoch() * 1000 ELSE 0 END, CASE WHEN ?3 > 0 THEN unixepoch() * 1000 ELSE 0 END, ?4, '',
 	CASE WHEN ?3 > 0 THEN 'connection refused' ELSE '' END, '', '', '', '' FROM s`

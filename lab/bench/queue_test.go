@@ -84,6 +84,9 @@ func checkDeep(t *testing.T, p queueParams, c benchCase, got deepParams, backend
 			t.Errorf("%s, %s: %d probes, %+v", backend, run.Name, run.Reps, m)
 		}
 	}
+	if left := c.Runs[3].Metrics["overdue_left"]; left.Median >= float64(got.Overdue) {
+		t.Errorf("%s: nothing of %d overdue deliveries was tried", backend, got.Overdue)
+	}
 	for _, name := range []string{"full_latency_ms", "full_latency_p99_ms", "storm_latency_ms", "storm_latency_p99_ms"} {
 		if c.Ratio[name] == nil || *c.Ratio[name] <= 0 {
 			t.Errorf("%s: ratio %s of %v", backend, name, c.Ratio)

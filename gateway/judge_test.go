@@ -76,7 +76,7 @@ func judgedWorld(t *testing.T) *world {
 				"_dmarc.down.example": "down", "down.example": "down",
 			}}),
 			Domains: map[string]trust.DomainPolicy{
-				"home.example":   {Policy: trust.Policy{Deny: true}, Mailboxes: map[string]trust.Policy{"clerk": {}, "juliet": {}}},
+				"home.example":   {Mailboxes: map[string]trust.Policy{"boss": {Deny: true}, "bishop": {Deny: true}}},
 				"second.example": {Policy: trust.Policy{RejectForged: true}},
 			},
 			Grants: []trust.Permits{friends{"f@friend.example", "d@down.example"}}, Marks: marks,

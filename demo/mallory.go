@@ -72,7 +72,8 @@ const (
 var (
 	featuresEnd = regexp.MustCompile(`<stream:features[^>]*/>|</stream:features>`)
 	saslSuccess = regexp.MustCompile(`<success[^>]*>`)
-	iqAnswer    = regexp.MustCompile(`(?s)<iq [^>]*\bid=['"]forged['"][^>]*(?:/>|>.*?</iq>)`)
+	iqAnswer    = regexp.MustCompile(`(?s)<iq [^>]*(?:\bid=['"]forged['"]|\btype=['"]get['"])[^>]*(?:/>|>.*?</iq>)`) // or a question of the peer's
+	iqID        = regexp.MustCompile(`^<iq [^>]*\bid=['"]([^'"]+)['"]`)
 	streamEnd   = regexp.MustCompile(`(?s)<stream:error.*?</stream:error>|</stream:stream>|<failure .*?</failure>`)
 	iqType      = regexp.MustCompile(`^<iq [^>]*\btype=['"]([a-z]+)['"]`)
 	iqCondition = regexp.MustCompile(`<([a-z-]+)[^>]*urn:ietf:params:xml:ns:xmpp-stanzas['"]`)
@@ -92,6 +93,9 @@ func forge(ctx context.Context, addr string, config *tls.Config, sender, rcpt st
 	t.exchange("<bidi xmlns='urn:xmpp:bidi'/><auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='EXTERNAL'>=</auth>", saslSuccess)
 	t.exchange(openStream, featuresEnd)
 	iq := t.exchange(forgedOffer(sender, rcpt), iqAnswer)
+	for t.err == nil && submatch(iqType, iq) == "get" {
+		iq = t.exchange(noService(submatch(iqID, iq)), iqAnswer)
+	}
 	t.exchange("</stream:stream>", nil)
 	answer := forgeAnswer{kind: submatch(iqType, iq), condition: submatch(iqCondition, iq)}
 	return answer, t.err
@@ -111,6 +115,14 @@ func forgedOffer(sender, rcpt string) string {
 		"<rcpt to='%s'/><content>%s</content></offer></iq>",
 		mallory, montague, hex.EncodeToString(tid[:]), len(content), base64.StdEncoding.EncodeToString(sum[:]), sender,
 		rcpt, base64.StdEncoding.EncodeToString(content))
+}
+
+// noService answers the peer's question what mallory.example is: nothing that
+// carries mail for other domains (xep-draft section 6.3). Without an answer the
+// peer could only say that it does not know.
+func noService(id string) string {
+	return "<iq type='result' from='" + mallory + "' to='" + montague + "' id='" + id + "'>" +
+		"<query xmlns='http://jabber.org/protocol/disco#info'/></iq>"
 }
 
 func submatch(re *regexp.Regexp, s string) string {

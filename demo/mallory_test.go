@@ -67,8 +67,9 @@ func TestForge(t *testing.T) {
 		{"refused", negotiated("<iq xmlns='jabber:server' type='error' id='forged' from='montague.example' to='mallory.example'><error type='auth'>" +
 			"<forbidden xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/><text xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'>no</text></error></iq>"), forgeAnswer{"error", "forbidden"}, ""},
 		{"refused, other quotes", negotiated(`<iq id="forged" type="error"><error type="auth"><forbidden xmlns="urn:ietf:params:xml:ns:xmpp-stanzas"/></error></iq>`), forgeAnswer{"error", "forbidden"}, ""},
-		{"refused after a question of the peer's own", negotiated("<iq type='get' id='q1' from='montague.example' to='mallory.example'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>" +
-			"<iq type='error' id='forged'><error type='auth'><forbidden xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"), forgeAnswer{"error", "forbidden"}, ""},
+		{"refused after a question of the peer's own", append(negotiated("<iq type='get' id='q1' from='montague.example' to='mallory.example'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>"),
+			script{{`<iq type='result' from='mallory.example' to='montague.example' id='q1'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>`,
+				"<iq type='error' id='forged'><error type='auth'><forbidden xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"}}...), forgeAnswer{"error", "forbidden"}, ""},
 		{"taken", negotiated("<iq type='result' id='forged'><accepted xmlns='urn:xmpp:mail-transport:0'/></iq>"), forgeAnswer{"result", ""}, ""},
 		{"stream error", negotiated("<stream:error><policy-violation/></stream:error></stream:stream>"), forgeAnswer{}, "policy-violation"},
 		{"not authenticated", script{{`<stream:stream[^>]*>`, header + offered}, {`</auth>`, "<failure xmlns='x'><not-authorized/></failure>"}}, forgeAnswer{}, "not-authorized"},

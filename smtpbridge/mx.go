@@ -135,7 +135,14 @@ func (c *Client) fixedPlaces(ctx context.Context, addrs []string, yield func(pla
 			}
 			continue
 		}
-		for _, numeric := range c.fixedAddrs(ctx, host) {
+		numerics := c.fixedAddrs(ctx, host)
+		if len(numerics) == 0 {
+			f := mail.Fail(mail.Unreachable, "next hop "+host+" has no address of the wanted family", nil).WithStatus("4.4.4")
+			if !yield(place{}, f) {
+				return
+			}
+		}
+		for _, numeric := range numerics {
 			if !yield(place{network: "tcp", addr: net.JoinHostPort(numeric, port), host: host, trusted: true}, nil) {
 				return
 			}
@@ -143,6 +150,8 @@ func (c *Client) fixedPlaces(ctx context.Context, addrs []string, yield func(pla
 	}
 }
 
+// fixedAddrs returns what to dial, nothing where a host has no address of the
+// families wanted.
 func (c *Client) fixedAddrs(ctx context.Context, host string) []string {
 	if _, err := netip.ParseAddr(host); err == nil || c.cfg.DNS == nil || !strings.Contains(host, ".") {
 		return []string{host}

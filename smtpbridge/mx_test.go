@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"mailxmppd/dns"
+	"mailxmppd/mail"
 )
 
 // fakeDNS answers from tables; a name that is in neither does not exist, one
@@ -215,6 +216,35 @@ func TestRoute(t *testing.T) {
 	want := []string{"/run/lmtp", "[2001:db8::1]:24", "192.0.2.1:24", "localhost:24", "unknown.example:24", "[::1]:24", "451 4.3.0"}
 	if got := places(fixed, "any.example"); !slices.Equal(got, want) {
 		t.Errorf("fixed: %q, want %q", got, want)
+	}
+}
+
+// TestFixedHopWithoutFamily: a next hop that has no address of the families
+// wanted is a failure for each recipient, not the absence of any outcome.
+func TestFixedHopWithoutFamily(t *testing.T) {
+	c := newTestClient(t, func(cfg *ClientConfig) {
+		cfg.DNS, cfg.Family = fakeDNS{addrs: map[string][]string{"old.example": {"192.0.2.1"}}}, FamilyIPv6
+	})
+	a := attemptOf(t, "Subject: x\r\n\r\n", "r@dest.example", "s@dest.example")
+	hop := Hop{Protocol: ProtocolSMTP, Addrs: []string{"old.example:25"}}
+	out := c.Deliver(t.Context(), hop, a)
+	if len(out) != 2 {
+		t.Fatalf("%d outcomes for 2 recipients", len(out))
+	}
+	for _, o := range out {
+		if o.Failure == nil || verdictOf(o.Failure) != "451 4.4.4" {
+			t.Errorf("outcome %+v", o)
+		}
+	}
+	if _, err := c.Verify(t.Context(), hop, mail.Address{}, false, a.Envelope.Recipients); err == nil {
+		t.Error("recipients are verified by nobody")
+	}
+	f, err := NewFilter(FilterConfig{Judge: &scribe{}, Client: c, Next: hop})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f := f.Session().Sender(t.Context(), mail.Client{}, mail.Envelope{}); f == nil || f.Class != mail.Temporary {
+		t.Errorf("filter without a next hop: %v", f)
 	}
 }
 

@@ -218,6 +218,9 @@ func TestUnknownUsersLookAlike(t *testing.T) {
 	if challenge(secret, "somebody") == first || challenge(other, "nobody") == first {
 		t.Error("the same salt for another name or secret")
 	}
+	if challenge(secret, "NoBody") != first {
+		t.Error("a name in capitals has a salt of its own, which no user's has")
+	}
 	verifier, err := NewVerifier("x")
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package smtpbridge
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -12,8 +13,8 @@ import (
 // Users is where the gateway's own users are kept.
 type Users interface {
 	// Verifier returns the user's own form of a name and the Verifier in its
-	// stored form; found is false where there is no such user. Safe for
-	// concurrent use.
+	// stored form; found is false where there is no such user, whose form of the
+	// name is then that which a user would have. Safe for concurrent use.
 	Verifier(ctx context.Context, name string) (user, verifier string, found bool, err error)
 }
 
@@ -83,10 +84,11 @@ func (a *StoredAuth) Exchange(_ context.Context, mechanism string, request AuthR
 	}), nil
 }
 
-// find returns a verifier for every name, made up where there is no user.
+// find returns a verifier for every name, made up where there is no user: the
+// same for all ways to write a name, as that of a user would be.
 func (a *StoredAuth) find(ctx context.Context, user string) (name string, v Verifier, found bool, err error) {
-	fake := fakeVerifier(a.secret, user)
 	name, stored, found, err := a.users.Verifier(ctx, user)
+	fake := fakeVerifier(a.secret, cmp.Or(name, user))
 	if err != nil || !found {
 		return "", fake, false, err
 	}

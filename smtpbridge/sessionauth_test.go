@@ -28,7 +28,7 @@ func (u someUsers) Verifier(_ context.Context, name string) (string, string, boo
 	case "broken@ours.example":
 		return "", "", false, errors.New("a secret of the store")
 	}
-	return "", "", false, nil
+	return strings.ToLower(name), "", false, nil
 }
 
 // julietsVerifier is a cheap one: what checks cost is not what most tests are

@@ -15,6 +15,26 @@ import (
 	"mailxmppd/store"
 )
 
+// A name that is nobody's has the one form that a user's would have: what a
+// client is shown for it must not depend on capital letters, since it does not
+// for users.
+func TestNobodyHasOneForm(t *testing.T) {
+	cfg, err := config.Load(newSite(t).write(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := openStore(t.Context(), cfg, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	for _, name := range []string{"nobody", "NoBody"} {
+		if user, _, found, err := smtpUsers(cfg, st).Verifier(t.Context(), name); user != "nobody" || found || err != nil {
+			t.Errorf("%s: %q, %v, %v", name, user, found, err)
+		}
+	}
+}
+
 // The verbs do the same through the socket of a running gateway and on the
 // store itself.
 func TestUserVerbs(t *testing.T) {

@@ -33,7 +33,8 @@ func (u users) Verifier(ctx context.Context, name string) (user, verifier string
 	known, err := u.find(ctx, name)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return "", "", false, nil
+		user, _ = userName(name) // "" for what nobody can be called
+		return user, "", false, nil
 	case err != nil:
 		return "", "", false, err
 	}

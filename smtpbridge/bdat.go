@@ -88,6 +88,10 @@ func (s *session) chunkRefusal() *serverReply {
 // discardChunk reads a chunk away and refuses it. How much of that a client
 // may have done has the bound that a message has by DATA.
 func (s *session) discardChunk(c chunk, r serverReply) bool {
+	var env mail.Envelope // whose recipients wait for a reply each (RFC 2033 section 4.3)
+	if c.last && s.env != nil {
+		env = *s.env
+	}
 	s.reset()
 	if c.size > s.srv.cfg.Limits.endless()-s.discarded {
 		return s.violation(r)
@@ -97,6 +101,9 @@ func (s *session) discardChunk(c chunk, r serverReply) bool {
 	in.guard.refused = &refusedContent{r}
 	if err := s.receiveChunk(in, c.size); err != nil {
 		return s.contentLost(mail.Envelope{}, err)
+	}
+	if len(env.Recipients) > 0 {
+		return s.replyAll(env, r)
 	}
 	return s.refuse(r)
 }

@@ -99,13 +99,15 @@ func TestBDAT(t *testing.T) {
 func TestBDATOverLMTP(t *testing.T) {
 	rec := refusingRecorder()
 	rec.accept = verdictPerRecipient
-	_, addr := startServer(t, rec, func(c *ServerConfig) { c.Kind = KindLMTP })
+	_, addr := startServer(t, rec, func(c *ServerConfig) { c.Kind, c.Limits.MaxSize = KindLMTP, 10 })
 	d := dial(t, addr)
 	begin := []string{"> MAIL FROM:<a@b.example>", "< 250", "> RCPT TO:<r@ours.example>", "< 250", "> RCPT TO:<full@ours.example>", "< 250"}
 	d.play("< 220", "> LHLO h", "<* 250")
 	d.play(append(begin, `>"BDAT 1\r\nx"`, "< 250 2.0.0 1 octets", `>"BDAT 1 LAST\r\ny"`, "< 250 2.0.0 for r", "< 452 4.3.1", "> NOOP", "< 250 2.0.0 ok")...)
 	d.play(append(begin, `>"BDAT 3 LAST\r\nx\ny"`, "< 550 5.6.0", "< 550 5.6.0", "> NOOP", "< 250 2.0.0 ok")...)
 	d.play(append(begin, `>"BDAT 3\r\nx\ny"`, "< 550 5.6.0", "> NOOP", "< 250 2.0.0 ok")...)
+	d.play(append(begin, `>"BDAT 11 LAST\r\nxxxxxxxxxxx"`, "< 552 5.3.4", "< 552 5.3.4", "> NOOP", "< 250 2.0.0 ok")...)
+	d.play(append(begin, `>"BDAT 11\r\nxxxxxxxxxxx"`, "< 552 5.3.4", "> NOOP", "< 250 2.0.0 ok")...)
 	if got := rec.got(); len(got) != 1 || got[0].content != "xy" {
 		t.Errorf("arrived: %+v", got)
 	}

@@ -151,6 +151,11 @@ type dovecotAnswer struct {
 func (a dovecotAnswer) step() (AuthStep, error) {
 	switch a.verb {
 	case "OK":
+		// The password may be right, or not have been looked at, as for a user
+		// whose logins Dovecot's own services hand to another host.
+		if a.has("nologin") || a.has("proxy") || a.has("proxy_maybe") {
+			return AuthStep{}, wrongCredentials()
+		}
 		return AuthStep{Done: true, User: a.param("user")}, nil
 	case "CONT":
 		if len(a.params) == 0 {
@@ -166,6 +171,14 @@ func (a dovecotAnswer) step() (AuthStep, error) {
 		return AuthStep{}, fmt.Errorf("dovecot: temporary failure")
 	}
 	return AuthStep{}, wrongCredentials()
+}
+
+// has reports whether a parameter is there, with or without a value.
+func (a dovecotAnswer) has(name string) bool {
+	return slices.ContainsFunc(a.params, func(p string) bool {
+		key, _, _ := strings.Cut(p, "=")
+		return key == name
+	})
 }
 
 func (a dovecotAnswer) param(name string) string {

@@ -74,6 +74,8 @@ func TestDovecotProtocol(t *testing.T) {
 		wrong       bool // else any error, if there is no user
 	}{
 		{"accepted", dovecotHelloLines, []string{"OK\t1\tuser=juliet@ours.example\tother=x\n"}, "juliet@ours.example", false},
+		{"may not log in", dovecotHelloLines, []string{"OK\t1\tuser=juliet@ours.example\tnologin\treason=x\n"}, "", true},
+		{"is another host's to check", dovecotHelloLines, []string{"OK\t1\tuser=juliet@ours.example\tproxy=y\thost=192.0.2.1\n"}, "", true},
 		{"escaped name", dovecotHelloLines, []string{"OK\t1\tuser=a\x01tb\n"}, "a\tb", false},
 		{"refused", dovecotHelloLines, []string{"FAIL\t1\tuser=juliet\treason=x\n"}, "", true},
 		{"cannot tell", dovecotHelloLines, []string{"FAIL\t1\tuser=juliet\ttemp\n"}, "", false},
@@ -201,7 +203,8 @@ service auth {
   }
 }
 `)
-	for name, text := range map[string]string{"conf": config, "users": "juliet@ours.example:{PLAIN}wherefore\n"} {
+	for name, text := range map[string]string{"conf": config, "users": "juliet@ours.example:{PLAIN}wherefore\n" +
+		"banned@ours.example:{PLAIN}mantua::::::nologin=y\nmoved@ours.example:::::::nopassword=y proxy=y host=192.0.2.1\n"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -246,6 +249,7 @@ func TestRealDovecot(t *testing.T) {
 	}
 	d.play("> AUTH "+plain(juliet, "wrong"), "< 535 5.7.8", "> AUTH "+plain("nobody@ours.example", "x"), "< 535",
 		"> AUTH LOGIN", "< 334", "> "+b64(juliet), "< 334", "> "+b64("wrong"), "< 535", "> AUTH "+plain(juliet, "wherefore"), "< 235")
+	dialIn(0).play("< 220", "> EHLO h", "<* 250", "> AUTH "+plain("banned@ours.example", "mantua"), "< 535", "> AUTH "+plain("moved@ours.example", "anything"), "< 535")
 	dialIn(0).play("< 220", "> EHLO h", "<* 250", "> AUTH LOGIN", "< 334", "> "+b64(juliet), "< 334", "> "+b64("wherefore"), "< 235")
 	for _, test := range []struct{ user, password, want string }{
 		{juliet, "wherefore", "235"}, {juliet, "wrong", "535"}, {"nobody@ours.example", "x", "535"},

@@ -29,6 +29,7 @@ type queueParams struct {
 	SlowDrain int           // the same, into a sink that takes slowSink for each
 	Messages  int           // of the other parts, per repetition
 	Reps      int
+	profile   string
 }
 
 // queueParts are the parts of the benchmark in their order.
@@ -36,7 +37,7 @@ func queueParts() []string { return []string{"deep", "nodes", "flushes", "relay"
 
 func fullQueue() queueParams {
 	return queueParams{Parts: queueParts(), Postgres: 1_000_000, SQLite: 100_000, Domains: 10_000, Probes: 500, Share: 10,
-		Storm: time.Minute, Drain: 6000, SlowDrain: 3000, Messages: 3000, Reps: 3}
+		Storm: time.Minute, Drain: 5000, SlowDrain: 3000, Messages: 2000, Reps: 3}
 }
 
 // quickQueue is the benchmark in small: it shows that it works, and no numbers
@@ -64,6 +65,7 @@ func runQueue(ctx context.Context, args []string) error {
 	flags.IntVar(&p.SlowDrain, "slow-drain", p.SlowDrain, "messages that they drain into a slow sink")
 	flags.IntVar(&p.Messages, "messages", p.Messages, "messages per repetition of the other parts")
 	flags.IntVar(&p.Reps, "reps", p.Reps, "repetitions")
+	flags.StringVar(&p.profile, "profile", "", "folder for CPU profiles of the gateways in a storm and beside Postfix")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -179,8 +181,9 @@ func (q *queueLab) spool(backend string) harness.Side {
 }
 
 // gateway configures a node on a spool: mail to live.example goes to the sink,
-// that to all other domains where the name server says.
-func (q *queueLab) gateway(s harness.Side, sink string) (*harness.Gateway, error) {
+// that to all other domains where the name server says. more is for the end of
+// the configuration.
+func (q *queueLab) gateway(s harness.Side, sink string, more ...string) (*harness.Gateway, error) {
 	addrs, err := harness.FreeAddrs(2)
 	if err != nil {
 		return nil, err
@@ -191,7 +194,7 @@ func (q *queueLab) gateway(s harness.Side, sink string) (*harness.Gateway, error
 		Store: s.Store, Schema: s.Schema, Node: fmt.Sprint("node", q.made), Deliver: "smtp://" + sink, SMTP: addrs[0], XMPP: addrs[1],
 		Peers: map[string]string{},
 		Extra: fmt.Sprintf("[[route]]\ndomain = \"live.example\"\nnext = \"smtp://%s\"\ntls = \"none\"\n"+
-			"[[peer]]\ndomain = \"live.example\"\npolicy = \"never\"\n[smtp]\nmx_port = %d\n[dkim]\nsign = \"never\"\n", sink, q.names.closed),
+			"[[peer]]\ndomain = \"live.example\"\npolicy = \"never\"\n[smtp]\nmx_port = %d\n[dkim]\nsign = \"never\"\n%s", sink, q.names.closed, strings.Join(more, "")),
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -131,7 +132,11 @@ func (q *queueLab) deep(ctx context.Context, p queueParams, backend string, n in
 		return nil, err
 	}
 	subjects[0].name, full.name = "empty queue, beside a storm", "full queue, in a storm"
-	if full.started, err = q.start(ctx, full.gateway, "GODEBUG=gctrace=1"); err != nil {
+	profile := ""
+	if p.profile != "" {
+		profile = filepath.Join(p.profile, "storm-"+backend+".pprof")
+	}
+	if full.started, err = q.start(ctx, full.gateway, "GODEBUG=gctrace=1", "MAILXMPPD_PROFILE="+profile); err != nil {
 		return nil, err
 	}
 	stormy, err := q.watch(ctx, p, subjects, p.Storm)

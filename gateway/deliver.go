@@ -146,8 +146,18 @@ func (g *Gateway) hand(ctx context.Context, l store.Lease, content mail.Content,
 	return give(l, content)
 }
 
-// give is one attempt of a transport.
+// give is one attempt of a transport. Recipients in doubt are handed to a peer
+// apart from the others: a peer that cannot be asked about them leaves them all
+// in doubt, and what it was never offered would wait with them (xep-draft
+// section 9.3).
 func (g *Gateway) give(ctx context.Context, l store.Lease, content mail.Content, rt route, local string, as mail.Address) []mail.Outcome {
+	if sure, doubted := split(l); rt.way == toPeer && len(sure.Deliveries) > 0 && len(doubted.Deliveries) > 0 {
+		outcomes := make([]mail.Outcome, len(l.Deliveries))
+		for _, part := range []store.Lease{doubted, sure} {
+			merge(l, part, outcomes, g.give(ctx, part, content, rt, local, as))
+		}
+		return outcomes
+	}
 	env := partOf(l)
 	env.Sender = as
 	trace := l.Trace

@@ -101,6 +101,33 @@ func TestDoubtOfOne(t *testing.T) {
 	}
 }
 
+// TestDoubtIsNotCaught: a recipient that was never offered does not come into
+// doubt because a peer cannot be asked about another one of the message.
+func TestDoubtIsNotCaught(t *testing.T) {
+	w := newWorld(t, nil)
+	w.peer.set(func(n *next) {
+		n.answer = func(a mail.Attempt) []mail.Outcome { // as xmpp/transfer does where no stream is to be had
+			out := make([]mail.Outcome, len(a.Envelope.Recipients))
+			for i := range out {
+				if out[i] = refuse(mail.Unreachable); a.InDoubt {
+					out[i] = refuse(mail.Doubtful)
+				}
+			}
+			return out
+		}
+	})
+	m := w.message(sample, "romeo@home.example", "a@peer.example", "b@peer.example", "c@peer.example")
+	l := store.Lease{ID: mail.NewID(), Envelope: m.Envelope, Facts: m.Facts, Domain: "peer.example", Deliveries: []store.Delivery{
+		{N: 0, Attempt: 2}, {N: 1, Attempt: 2, InDoubt: true, DoubtWay: store.WayXMPP}, {N: 2, Attempt: 2},
+	}}
+	got := w.give(t.Context(), l, m.Content, route{toPeer, w.peer, false}, "home.example", m.Envelope.Sender)
+	for i, want := range []mail.Class{mail.Temporary, mail.InDoubt, mail.Temporary} {
+		if got[i].Failure == nil || got[i].Failure.Class != want {
+			t.Errorf("recipient %d: %v", i, got[i].Failure)
+		}
+	}
+}
+
 // TestDoubtExpires: the sender hears that the message may have been delivered.
 func TestDoubtExpires(t *testing.T) {
 	w := newWorld(t, func(cfg *Config) {

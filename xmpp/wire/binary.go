@@ -68,8 +68,14 @@ func (p *Parser) digits(e *Element) error {
 	return nil
 }
 
-// undecode makes the text of e what it was on the wire.
+// undecode makes the text of e what it was on the wire. The room that was made
+// for a long one is given back: elements that only begin like base64 would else
+// take as much again each.
 func (p *Parser) undecode(e *Element) {
 	e.decoded = false
-	e.Text = base64.StdEncoding.AppendEncode(nil, e.Text)
+	room := e.Text
+	e.Text = base64.StdEncoding.AppendEncode(nil, room)
+	if cap(room) >= minSpare {
+		p.spare.Put(&room)
+	}
 }

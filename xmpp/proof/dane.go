@@ -39,28 +39,32 @@ type published struct {
 	name    string // looked up
 	records []dns.TLSA
 	err     error
-	binding bool // signed records that can be used are there, or may be and are kept from us
+	binding bool    // signed records that can be used are there, or may be and are kept from us
+	plain   []place // that an unsigned SRV answer names: they have no records that count
 }
 
 // byDANE tells the name of the TLSA record that proves the certificate, or ""
 // and adds why there is none. binding says that the place which was dialled has
 // signed records that the certificate had to match: then no other proof counts
 // (RFC 7673 section 4.2). A look-up that fails counts as such a record, or
-// whoever can break it would take DANE away (RFC 7673 section 3.3). Who connects
-// is not bound: the records are those of servers, and a domain's outgoing
-// streams may come from elsewhere.
+// whoever can break it would take DANE away (RFC 7673 section 3.3); so does one
+// of SRV records, while no answer tells how the place came to be dialled. Who
+// connects is not bound: the records are those of servers, and a domain's
+// outgoing streams may come from elsewhere.
 func (p *Prover) byDANE(ctx context.Context, e stream.Evidence, no *Unproven) (where string, binding bool) {
 	all, err := p.places.do(ctx, e.Remote, func(ctx context.Context) []published { return p.lookUp(ctx, e.Remote) })
 	if err != nil {
 		no.because(proofDANE, "", err)
-		return "", false
+		return "", mayHaveTLSA(e.Dialled)
 	}
 	// RFC 7712 section 5.1: whoever connects is proven by the records of the
 	// places at which its domain accepts streams. Where we dialled, only the
 	// place dialled counts (RFC 7673 section 3.3).
+	named := false // how the place came to be dialled is known
 	if d := e.Dialled; d != nil {
 		at := place{hostName(d.Host), d.Port}
 		all = slices.DeleteFunc(slices.Clone(all), func(f published) bool { return f.host != "" && f.place != at })
+		named = slices.ContainsFunc(all, func(f published) bool { return f.host != "" || slices.Contains(f.plain, at) })
 		if !slices.ContainsFunc(all, func(f published) bool { return f.host != "" }) {
 			all = append(all, published{name: at.tlsaName(), err: errors.New("no signed SRV record leads there")})
 		}
@@ -74,9 +78,19 @@ func (p *Prover) byDANE(ctx context.Context, e stream.Evidence, no *Unproven) (w
 			}
 		}
 		no.because(proofDANE, f.name, err)
-		binding = binding || f.binding && e.Dialled != nil
+		binding = binding || f.binding && mayHaveTLSA(e.Dialled) && (f.host != "" || !named)
 	}
 	return "", binding
+}
+
+// mayHaveTLSA reports whether there can be TLSA records of what was dialled:
+// not where the operator has named an address.
+func mayHaveTLSA(d *stream.Target) bool {
+	if d == nil {
+		return false
+	}
+	_, notIP := netip.ParseAddr(d.Host)
+	return notIP != nil
 }
 
 // lookUp finds a domain's places and what is published there.
@@ -115,9 +129,13 @@ func (p *Prover) findPlaces(ctx context.Context, domain string) (found []place, 
 	for i, ans := range answers {
 		switch {
 		case ans.Status == dns.Failed:
-			out = append(out, published{name: services[i] + domain, err: failed("SRV", ans.Err)})
+			out = append(out, published{name: services[i] + domain, err: failed("SRV", ans.Err), binding: true})
 		case ans.Status == dns.Found && !ans.Secure:
-			out = append(out, published{name: services[i] + domain, err: errors.New("SRV records are not signed")})
+			f := published{name: services[i] + domain, err: errors.New("SRV records are not signed")}
+			for _, r := range ans.Records {
+				f.plain = append(f.plain, place{hostName(r.Target), r.Port})
+			}
+			out = append(out, f)
 		case ans.Status == dns.Found:
 			for _, r := range ans.Records {
 				if r.Target != "." && r.Target != "" {

@@ -97,7 +97,8 @@ func New(cfg Config) (*Prover, error) {
 }
 
 // Close gives up the lookups under way and waits for them to end. What is
-// asked afterwards is proven by pins and PKIX alone.
+// asked afterwards is proven by pins alone, and by PKIX where DANE is not to be
+// asked first.
 func (p *Prover) Close() {
 	p.places.close()
 	p.sites.close()

@@ -137,7 +137,7 @@ func (p *parts) filterServer(cfg *config.Config, l config.Listener, log *slog.Lo
 	}
 	trusted := prefixes(l.Trusted)
 	server, err := smtpbridge.NewServer(smtpbridge.ServerConfig{
-		Kind: smtpbridge.KindRelay, Hostname: cfg.SMTP.Hostname, Limits: serverLimits(cfg),
+		Kind: smtpbridge.KindRelay, Hostname: cfg.SMTP.Hostname, Limits: serverLimits(cfg), Timeouts: serverTimeouts(cfg),
 		Clients: trusted, XForward: trusted, Handler: filter, Log: log,
 	})
 	return service{server: filtering{server, filter}}, err

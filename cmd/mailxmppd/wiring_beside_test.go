@@ -121,3 +121,19 @@ answer = "x"
 		})
 	}
 }
+
+// TestFilterKeepsTheTimes: the limits hold for the neighbour's connections too.
+func TestFilterKeepsTheTimes(t *testing.T) {
+	s, addrs := smtpSite(t, `
+[[listener]]
+kind = "submission"
+address = "127.0.0.1:0"
+[[listener]]
+kind = "filter"
+address = "127.0.0.1:10025"
+next = "smtp://127.0.0.1:9"
+[limits]
+command_timeout = "1s"
+`)
+	dialogue(t, s, addrs[len(addrs)-1], false, "|220", "|421 4.4.2", "|closed")
+}

@@ -72,9 +72,10 @@ type passage struct {
 	unfit *mail.Failure // nothing was said of the message: another host may be fitter
 }
 
-// Deliver hands a.Trace and then a.Content to the hop for all recipients in
-// one transaction and returns one outcome per recipient. What was settled
-// before ctx ended is returned as it is; the connection is closed then.
+// Deliver hands a.Trace and then a.Content to the hop for all recipients, in
+// one transaction unless it takes fewer at a time, and returns one outcome per
+// recipient. What was settled before ctx ended is returned as it is; the
+// connection is closed then.
 func (c *Client) Deliver(ctx context.Context, hop Hop, a mail.Attempt) []mail.Outcome {
 	n := len(a.Envelope.Recipients)
 	if n == 0 {
@@ -88,15 +89,16 @@ func (c *Client) Deliver(ctx context.Context, hop Hop, a mail.Attempt) []mail.Ou
 	if a.Envelope.RequireTLS && hop.Protocol != ProtocolLMTP {
 		e.requireTLS, e.hop.TLS = true, TLSVerified
 	}
-	var outcomes []mail.Outcome
-	f := c.transact(ctx, e, func(hc *hopConn) (p passage) {
-		outcomes, p = hc.deliver(a)
-		return p
+	return inParts(ctx, a, func(a mail.Attempt) (outcomes []mail.Outcome) {
+		f := c.transact(ctx, e, func(hc *hopConn) (p passage) {
+			outcomes, p = hc.deliverSome(a)
+			return p
+		})
+		if f != nil {
+			return mail.AllFailed(len(a.Envelope.Recipients), f)
+		}
+		return outcomes
 	})
-	if f != nil {
-		return mail.AllFailed(n, f)
-	}
-	return outcomes
 }
 
 // transact finds a place that lets us in, and runs fn on a connection to it.

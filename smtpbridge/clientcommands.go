@@ -26,6 +26,7 @@ type capabilities struct {
 	deliverBy  bool     // RFC 2852
 	minBy      int64    // seconds that it needs at least; 0: none told
 	auth       []string // RFC 4954: mechanisms, upper-case
+	maxRcpts   int      // RFC 9422: recipients of one message; 0: none told
 	xforward   []string // Postfix's XFORWARD: attributes, upper-case
 }
 
@@ -69,6 +70,14 @@ func parseCapabilities(lines []string) capabilities {
 			}
 		case "AUTH":
 			c.auth = words[1:]
+		case "LIMITS":
+			for _, word := range words[1:] {
+				if value, ok := strings.CutPrefix(word, "RCPTMAX="); ok {
+					if n, err := strconv.Atoi(value); err == nil && n > 0 {
+						c.maxRcpts = n
+					}
+				}
+			}
 		case "XFORWARD":
 			c.xforward = words[1:]
 		case "SIZE":

@@ -186,7 +186,7 @@ func (hc *hopConn) take(t *transaction, i int, r hopReply) {
 	case r.positive():
 		t.accepted++
 	default:
-		t.failures[i-1] = hc.refused(r)
+		t.failures[i-1] = hc.refusedRecipient(r, t.accepted)
 	}
 }
 

@@ -58,8 +58,8 @@ func (hc *hopConn) deliverSome(a mail.Attempt) ([]mail.Outcome, passage) {
 }
 
 // refusedRecipient is the failure for a reply to RCPT. One that speaks of too
-// many recipients is about those before it, not about this one; 552 is what RFC
-// 821 had for that, and counts as temporary (RFC 5321 section 4.5.3.1.10).
+// many recipients is about those before it, not about this one; 552 is what the
+// first SMTP had for that, and counts as temporary (RFC 5321 section 4.5.3.1.10).
 func (hc *hopConn) refusedRecipient(r hopReply, accepted int) *mail.Failure {
 	switch {
 	case accepted == 0:

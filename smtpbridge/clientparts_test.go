@@ -46,7 +46,7 @@ func TestTooManyRecipients(t *testing.T) {
 		{"452 4.5.3", "", 2, "452 4.5.3 too many", "", false, "delivered", "delivered", 3},
 		{"452 4.5.3, by LMTP", "", 2, "452 4.5.3 too many", "", true, "delivered", "delivered", 3},
 		{"452 without a status", "", 2, "452 too many", "", false, "delivered", "delivered", 3},
-		{"552 as in RFC 821", "", 2, "552 too many", "", false, "delivered", "delivered", 3},
+		{"552 as of old", "", 2, "552 too many", "", false, "delivered", "delivered", 3},
 		{"552 5.5.3", "", 2, "552 5.5.3 too many", "", false, "delivered", "delivered", 3},
 		{"552 for another reason", "", 2, "552 5.2.2 mailbox full", "", false, "delivered", "552 5.2.2", 1},
 		{"452 for another reason", "", 2, "452 4.3.1 no room", "", false, "delivered", "452 4.3.1", 1},

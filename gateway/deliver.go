@@ -21,8 +21,11 @@ func (g *Gateway) attempt(ctx context.Context, h *held, content mail.Content, be
 		content = storedContent{ctx, g.Store, l.ID, l.Facts.Size}
 	}
 	if late := expired(l); len(late.Deliveries) > 0 {
+		if l.Deliveries = remaining(l); len(l.Deliveries) > 0 {
+			g.sched.narrow(h, l)
+		}
 		g.settle(late, content, trial{outcomes: g.expiredOutcomes(late)}, patience)
-		if l.Deliveries = remaining(l); len(l.Deliveries) == 0 {
+		if len(l.Deliveries) == 0 {
 			return trial{}
 		}
 	}

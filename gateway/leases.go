@@ -54,21 +54,30 @@ func (s *scheduler) renew(ctx context.Context) {
 		s.g.Log.Error("renewing leases", "err", err)
 	}
 	for _, l := range lost {
-		if h := byKey[keyOf(l)]; h != nil && s.holds(h) {
+		if h := byKey[keyOf(l)]; h != nil && s.holds(h, l) {
 			s.g.Log.Warn("lease lost", "id", l.ID, "domain", l.Domain)
 			h.cancel()
 		}
 	}
 }
 
-// holds reports whether an attempt may still run under a lease: one that was
-// settled during the renewal is lost to nobody, and one that is being settled
-// hears from that whether it was lost.
-func (s *scheduler) holds(h *held) bool {
+// holds reports whether an attempt may still run although a lease was not
+// renewed: no, unless that was narrowed meanwhile. One that was settled during
+// the renewal is lost to nobody, and one that is being settled hears from that
+// whether it was lost.
+func (s *scheduler) holds(h *held, l store.Lease) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, ok := s.leases[h]
-	return ok && !h.settling
+	return ok && !h.settling && len(h.lease.Deliveries) == len(l.Deliveries)
+}
+
+// narrow notes that only these deliveries of a lease are in work any more: one
+// that has been settled would look as if the lease were lost.
+func (s *scheduler) narrow(h *held, l store.Lease) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h.lease = l
 }
 
 // settles notes that an attempt has ended and is being settled. The lease is

@@ -22,6 +22,7 @@ type faulty struct {
 	begin   error // of BeginAttempt
 	settle  error // of Settle
 	lose    bool  // Renew loses every lease
+	late    bool  // Claim finds the first delivery of a lease expired
 	settled int   // calls of Settle
 }
 
@@ -69,6 +70,18 @@ func (f *faulty) BeginAttempt(ctx context.Context, l store.Lease, way store.Way)
 		return l, err
 	}
 	return f.Store.BeginAttempt(ctx, l, way)
+}
+
+func (f *faulty) Claim(ctx context.Context, n int, lease time.Duration, busy []string, perDest int) ([]store.Lease, error) {
+	leases, err := f.Store.Claim(ctx, n, lease, busy, perDest)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range leases {
+		if f.late && len(leases[i].Deliveries) > 1 {
+			leases[i].Deliveries[0].Expired = true
+		}
+	}
+	return leases, err
 }
 
 func (f *faulty) Settle(ctx context.Context, s store.Settlement) error {
@@ -207,4 +220,46 @@ func TestLeaseLostWhileTrying(t *testing.T) {
 	w.faulty.order(func(f *faulty) { f.lose = true })
 	w.sched.renew(t.Context())
 	<-cut
+}
+
+// TestLeasePartlyExpired: where some deliveries of a lease have expired, which
+// ends them at once, the attempt of the others keeps its lease.
+func TestLeasePartlyExpired(t *testing.T) {
+	w := newWorld(t, nil)
+	w.faulty.order(func(f *faulty) { f.late = true })
+	running, on := make(chan context.Context, 1), make(chan struct{})
+	w.legacy.set(func(n *next) {
+		n.during = func(ctx context.Context) { running <- ctx; <-on }
+	})
+	m := w.message(sample, "romeo@home.example", "x@far.example", "y@far.example")
+	m.ID = mail.NewID()
+	if _, err := w.store.PutMessage(t.Context(), store.NewMessage{Message: *m, Lifetime: time.Hour}); err != nil { // without a lease
+		t.Fatal(err)
+	}
+	ctx := <-running
+	w.sched.renew(t.Context())
+	if ctx.Err() != nil {
+		t.Error("the attempt was cut short although it has its lease")
+	}
+	close(on)
+	w.waitState("y@far.example", store.Delivered)
+	w.waitState("x@far.example", store.ExpiredSt)
+}
+
+// TestFailNotStored: an operator hears that deliveries could not be ended.
+func TestFailNotStored(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.RetryFirst, c.RetryMax = time.Hour, time.Hour })
+	w.legacy.set(func(n *next) {
+		n.answer = func(mail.Attempt) []mail.Outcome { return []mail.Outcome{refuse(mail.Unreachable)} }
+	})
+	w.send(w.message(sample, "romeo@home.example", "x@far.example"), false)
+	w.waitState("x@far.example", store.Deferred)
+	list, err := w.store.List(t.Context(), store.Filter{})
+	if err != nil || len(list) != 1 {
+		t.Fatal(list, err)
+	}
+	w.faulty.order(func(f *faulty) { f.settle = store.ErrFull })
+	if n, err := w.Fail(t.Context(), list[0].ID, -1, "op", ""); n != 0 || err == nil {
+		t.Errorf("failed %d, %v", n, err)
+	}
 }

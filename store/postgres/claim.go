@@ -82,7 +82,8 @@ const leaseThem = `past AS (
 	ON CONFLICT DO NOTHING
 ), taken AS (
 	UPDATE deliveries d
-	SET state = 'leased', due_at = now() + $2 * interval '1 second', node = $3, token = d.token + 1, parked_at = NULL,
+	SET state = 'leased', due_at = now() + $2 * interval '1 second', node = $3, token = d.token + 1,
+		expires_at = CASE WHEN d.parked_at IS NULL THEN d.expires_at ELSE d.expires_at + (now() - d.parked_at) END, parked_at = NULL,
 		in_doubt = d.in_doubt OR was.began_at IS NOT NULL AND was.ended_at IS NULL,
 		doubt_way = CASE WHEN d.doubt_way <> 'xmpp' AND was.began_at IS NOT NULL AND was.ended_at IS NULL THEN was.way ELSE d.doubt_way END,
 		way = '', began_at = NULL, ended_at = NULL, outcome = NULL

@@ -58,7 +58,7 @@ func (s *Store) Redirect(ctx context.Context, sel store.Selection, next string) 
 // Drop implements store.Queue.
 func (s *Store) Drop(ctx context.Context, sel store.Selection) (int, error) {
 	return s.do(ctx, sel, verb{name: "drop", of: openStates(),
-		set: `state = 'dropped', token = d.token + 1, node = '', due_at = now(), parked_at = now(), settled_at = now(), ` + cutShort,
+		set: `state = 'dropped', token = d.token + 1, node = '', due_at = now(), parked_at = coalesce(d.parked_at, now()), settled_at = now(), ` + cutShort, // a held one is parked since it was held
 		effect: `, finished AS (
 			UPDATE messages m SET open = m.open - c.n, dropped_at = now(), finished_at = CASE WHEN m.open <= c.n THEN now() END
 			FROM (SELECT message_id, count(*) AS n FROM done GROUP BY message_id) c WHERE m.id = c.message_id

@@ -31,7 +31,8 @@ const (
 		doubt_way = CASE WHEN began > 0 AND ended = 0 AND doubt_way <> 'xmpp' THEN way ELSE doubt_way END,
 		ended = CASE WHEN began > 0 AND ended = 0 THEN -1 ELSE ended END`
 	holdOne = `UPDATE deliveries SET state = 7, due = ?, token = token + 1, parked = ?, ` + cutShort + ` WHERE key = ?`
-	dropOne = `UPDATE deliveries SET state = 6, due = NULL, token = token + 1, parked = ?, settled = ?, ` + cutShort + ` WHERE key = ?`
+	// A held one counts as parked since it was held.
+	dropOne = `UPDATE deliveries SET state = 6, due = NULL, token = token + 1, parked = CASE WHEN parked > 0 THEN parked ELSE ? END, settled = ?, ` + cutShort + ` WHERE key = ?`
 	// Takes a delivery out of where an operator had put it.
 	openOne = `UPDATE deliveries SET state = CASE WHEN attempt = 0 THEN 0 ELSE 1 END, due = ?, extra = extra + max(0, ? - parked),
 		parked = 0, settled = 0 WHERE key = ?`
@@ -210,7 +211,8 @@ func (s *Store) Seize(ctx context.Context, id mail.ID, n int, by string, lease t
 		}
 		now := s.now()
 		// Due now, which a claim of the message's groups then takes.
-		opened, err := c.exec("UPDATE deliveries SET due = ? WHERE key BETWEEN ? AND ? AND due IS NOT NULL", now, first, last)
+		opened, err := c.exec(`UPDATE deliveries SET due = ?, extra = extra + CASE WHEN parked > 0 THEN max(0, ? - parked) ELSE 0 END
+			WHERE key BETWEEN ? AND ? AND due IS NOT NULL`, now, now, first, last)
 		if err != nil || opened == 0 {
 			return err
 		}

@@ -15,6 +15,7 @@ func verbTests() []test {
 		{"a held delivery is not tried until it is let go", testHold},
 		{"hold takes a running attempt's lease", testHoldRunning},
 		{"a held delivery does not expire", testHeldExpiry},
+		{"the time held counts for nothing after a drop or a seizure", testHeldThenTaken},
 		{"a redirected delivery goes to its next hop", testRedirect},
 		{"a redirected delivery is not kept by its domain being busy", testRedirectBusy},
 		{"seize leases what is open whatever it waits for", testSeize},
@@ -119,6 +120,34 @@ func testHeldExpiry(b *fixture) {
 		}
 	}
 	b.Error("not claimed")
+}
+
+// testHeldThenTaken: what was held for longer than its lifetime has that lifetime
+// left when it comes back from a drop, or from a seizure that nobody settled.
+func testHeldThenTaken(b *fixture) {
+	m := b.message("a@montague.example", "b@capulet.example", "c@verona.example")
+	m.Lifetime = 2 * time.Second
+	b.put(m)
+	b.did(1)(b.s.Hold(b.ctx, store.One(m.ID, 0, "me")))
+	b.did(1)(b.s.Hold(b.ctx, store.One(m.ID, 2, "me")))
+	b.eventually("the other expires", func() bool {
+		leases, err := b.s.Claim(b.ctx, 10, time.Millisecond, nil, 0)
+		b.ok(err)
+		return len(leases) > 0 && leases[0].Deliveries[0].Expired
+	})
+	b.did(1)(b.s.Drop(b.ctx, store.One(m.ID, 0, "me")))
+	b.did(1)(b.s.Restore(b.ctx, store.One(m.ID, 0, "me")))
+	_, err := b.s.Seize(b.ctx, m.ID, 2, "me", 0)
+	b.ok(err)
+	expired := map[string]bool{}
+	b.eventually("both come back", func() bool {
+		for _, l := range b.claim(10) {
+			expired[l.Domain] = l.Deliveries[0].Expired
+		}
+		return len(expired) == 3
+	})
+	equal(b, "what was held and dropped expired", expired["montague.example"], false)
+	equal(b, "what was held and seized expired", expired["verona.example"], false)
 }
 
 func testRedirect(b *fixture) {

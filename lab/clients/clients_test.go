@@ -76,7 +76,7 @@ func TestClients(t *testing.T) {
 					if !ok {
 						t.Fatalf("arrived changed, %s", difference(got, want))
 					}
-					if !strings.HasPrefix(trace, "Received: from ") || !strings.HasSuffix(trace, "\r\n") || strings.Contains(trace, "\r\n\r\n") {
+					if !strings.HasPrefix(trace, "X-Mail-Trust: ") || !strings.Contains(trace, "\r\nReceived: from ") || !strings.HasSuffix(trace, "\r\n") || strings.Contains(trace, "\r\n\r\n") {
 						t.Errorf("trace %q", trace)
 					}
 					proto := map[bool]string{false: "ESMTP", true: "ESMTPS"}[w.tls != ""]

@@ -18,12 +18,13 @@ type Signer interface {
 // right to it hands over. They go into the trace: the content is not ours to
 // change, and a client that comes again makes no twin. A neighbour brings also
 // what it forwards for others, whatever that claims in From: for it only what is
-// sent from an address of ours is signed.
+// sent from an address of ours is signed, and nothing that it says it had from a
+// client of its own (XFORWARD): anybody can give that any reverse-path.
 func (e *Entrance) sign(ctx context.Context, c mail.Client, m *mail.Message) *mail.Failure {
 	if e.Signer == nil || !e.Sign || !e.trusts(c) {
 		return nil
 	}
-	if _, ours := e.domains[m.Envelope.Sender.Domain]; c.User == "" && !ours {
+	if _, ours := e.domains[m.Envelope.Sender.Domain]; c.User == "" && (!ours || c.Forwarded != nil && !c.Forwarded.Local()) {
 		return nil
 	}
 	fields, err := e.Signer.Sign(ctx, m.Content)

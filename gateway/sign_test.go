@@ -33,6 +33,11 @@ func (s stamp) Sign(_ context.Context, content mail.Content) (string, error) {
 func TestSigned(t *testing.T) {
 	neighbour := mail.Client{Addr: netip.MustParseAddrPort("127.0.0.1:1")}
 	stranger := mail.Client{Addr: netip.MustParseAddrPort("192.0.2.1:1")}
+	tells := func(source string) mail.Client {
+		c := neighbour
+		c.Forwarded = &mail.Forwarded{Addr: stranger.Addr, Source: source}
+		return c
+	}
 	const ours, foreign = "From: a@home.example\r\nReceived: x\r\n\r\nx\r\n", "From: a@far.example\r\nReceived: x\r\n\r\nx\r\n"
 	for name, c := range map[string]struct {
 		client  mail.Client
@@ -47,6 +52,8 @@ func TestSigned(t *testing.T) {
 		"a stranger's word":          {stranger, "a@home.example", true, ours, false},
 		"forwarded by the neighbour": {neighbour, "a@far.example", true, ours, false},
 		"a bounce that is forwarded": {neighbour, "", true, ours, false},
+		"the neighbour's own users":  {tells("LOCAL"), "a@home.example", true, ours, true},
+		"the neighbour's client":     {tells("REMOTE"), "a@home.example", true, ours, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, func(c *Config) { c.Signer = stamp{} })

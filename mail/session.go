@@ -1,6 +1,9 @@
 package mail
 
-import "net/netip"
+import (
+	"net/netip"
+	"strings"
+)
 
 // Client is who is at the other end of an SMTP or LMTP session. Where a
 // trusted proxy or neighbour tells who its own client is (PROXY protocol,
@@ -29,6 +32,10 @@ type Forwarded struct {
 	Ident  string         // the neighbour's queue id, sanitised
 	Source string         // "LOCAL" or "REMOTE"
 }
+
+// Local reports whether the neighbour made the message itself, for a user of its
+// own machine.
+func (f *Forwarded) Local() bool { return strings.EqualFold(f.Source, "LOCAL") }
 
 // Author is the client that the message in hand came from: the one that a
 // neighbour tells of, or the client itself.

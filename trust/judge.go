@@ -3,7 +3,6 @@ package trust
 import (
 	"context"
 	"log/slog"
-	"strings"
 	"time"
 
 	"mailxmppd/mail"
@@ -208,7 +207,7 @@ func (j *Judge) input(src mail.Source, m *mail.Message) Input {
 		in.Arrival, in.User = BySubmission, c.User
 		return in
 	case c.Forwarded != nil:
-		if strings.EqualFold(c.Forwarded.Source, "LOCAL") || !c.Forwarded.Addr.Addr().IsValid() {
+		if c.Forwarded.Local() || !c.Forwarded.Addr.Addr().IsValid() {
 			return in
 		}
 		in.Client, in.Helo, in.ClientName = c.Forwarded.Addr.Addr(), c.Forwarded.Helo, c.Forwarded.Name

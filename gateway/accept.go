@@ -100,6 +100,16 @@ func (g *Gateway) meant(ctx context.Context, r mail.Recipient) (out mail.Recipie
 	}
 }
 
+// meantAll puts the recipients that are meant in the place of a message's, and
+// tells which of them were returned.
+func (g *Gateway) meantAll(ctx context.Context, m *mail.Message) (returned []bool) {
+	returned = make([]bool, len(m.Envelope.Recipients))
+	for i, r := range m.Envelope.Recipients {
+		m.Envelope.Recipients[i], returned[i], _ = g.meant(ctx, r)
+	}
+	return returned
+}
+
 // Accept takes responsibility for a message or refuses it (design: cut-through
 // and spool). One verdict for all recipients, or one per recipient for LMTP.
 func (e *Entrance) Accept(ctx context.Context, c mail.Client, m *mail.Message, perRecipient bool) []mail.Verdict {
@@ -136,16 +146,14 @@ type incoming struct {
 // accept ends with a call of the Judge's: it hears of what was taken.
 func (g *Gateway) accept(ctx context.Context, src mail.Source, m *mail.Message, perRecipient bool) []mail.Verdict {
 	m.ID = mail.NewID()
-	for i, r := range m.Envelope.Recipients {
-		m.Envelope.Recipients[i], _, _ = g.meant(ctx, r) // judged at RCPT
-	}
+	returned := g.meantAll(ctx, m) // judged at RCPT
 	if f := g.looping(m); f != nil {
 		return refusal(f)
 	}
 	if m.Envelope.Sender.IsNull() {
 		m.Origin.Local = g.fromDomain(m.Content)
 	}
-	judged := g.judge(ctx, src, m, m.Content)
+	judged := g.judge(ctx, src, m, m.Content, returned)
 	m.Trace = append(g.vouch(ctx, src, m, m.Content), m.Trace...)
 	trace := g.received(m, src.Client.ESMTP)
 	if g.Judge != nil {

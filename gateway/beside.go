@@ -18,10 +18,7 @@ func (e *Entrance) JudgeBeside(ctx context.Context, c mail.Client, m *mail.Messa
 		return nil, nil
 	}
 	src := e.source(c)
-	for i, r := range m.Envelope.Recipients {
-		m.Envelope.Recipients[i], _, _ = e.meant(ctx, r)
-	}
-	judged := e.judge(ctx, src, m, m.Content)
+	judged := e.judge(ctx, src, m, m.Content, e.meantAll(ctx, m))
 	refused, kept, f := turnedAway(judged)
 	if len(refused) > 0 && (len(kept) == 0 || f.Class != mail.Permanent) {
 		return nil, f

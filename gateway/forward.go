@@ -45,7 +45,7 @@ func (g *Gateway) leadsAbroad(a mail.Address) bool {
 // notForwarded refuses forged mail that would go on in our name; whoever has a
 // mailbox here decides about it by the domain's policy.
 func (g *Gateway) notForwarded(a mail.Address) *mail.Failure {
-	if !g.leadsAbroad(a) {
+	if _, ours := g.domains[a.Domain]; ours && !g.leadsAbroad(a) {
 		return nil
 	}
 	return mail.Fail(mail.NotPermitted, "mail that its author's domain disowns is not forwarded", nil)

@@ -16,6 +16,7 @@ import (
 // about it, and an alias that stays here delivers it with its verdict.
 func TestForgedIsNotForwarded(t *testing.T) {
 	w := newWorld(t, func(c *Config) {
+		withSRS(t)(c)
 		withAliases(t, standsFor(t, "away@home.example", "b@other.example"), standsFor(t, "in@home.example", "juliet@home.example"))(c)
 		c.Judge = trust.NewJudge(trust.JudgeConfig{
 			Evaluator: trust.New(trust.Config{Hostname: "gw.home.example", DNS: zone{"_dmarc.friend.example": "v=DMARC1; p=reject"}}),
@@ -41,6 +42,23 @@ func TestForgedIsNotForwarded(t *testing.T) {
 	b := mail.Binding{Local: "home.example", Remote: "peer.example", Proof: "pkix"}
 	if _, f := w.Gateway.Accept(t.Context(), k, store.ContentHash{Size: m.Facts.Size, SHA256: m.Facts.SHA256}, b, m); f[0] == nil || f[0].Status() != "5.7.1" {
 		t.Errorf("over XMPP: %v", f)
+	}
+	// An address that our SRS has made takes reports from anybody, and nothing
+	// forged.
+	back, err := w.SRS.Forward(address(t, "a@far.example"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := w.entrance.Accept(t.Context(), stranger, w.message(forged, "m@evil.example", back.String()), false); v[0].Failure == nil || v[0].Failure.Status() != "5.7.1" {
+		t.Errorf("the way back: got %+v", v)
+	}
+	// A mail server beside us has one answer for all: such an address goes alone.
+	beside := &Entrance{Gateway: w.Gateway, Beside: true}
+	for _, pair := range [][2]string{{"away@home.example", "juliet@home.example"}, {"juliet@home.example", "away@home.example"}} {
+		env := mail.Envelope{Sender: address(t, "m@evil.example"), Recipients: []mail.Recipient{{Address: address(t, pair[0])}}}
+		if f := beside.Recipient(t.Context(), stranger, env, mail.Recipient{Address: address(t, pair[1])}); f == nil || f.Status() != "4.5.3" {
+			t.Errorf("beside us, %v: %v", pair, f)
+		}
 	}
 	if n := len(w.legacy.deliveries()); n != 0 {
 		t.Errorf("%d messages went out", n)

@@ -11,7 +11,8 @@ import (
 
 // Judge knows whom mail for our recipients is from, and whether they want it
 // (package trust). Safe for concurrent use; it bounds its own waits. The
-// gateway asks it about recipients of ours only.
+// gateway asks it about recipients of ours, and whether what goes back to those
+// whose mail we have forwarded is forged.
 type Judge interface {
 	// Hides reports whether strangers must not learn which mailboxes of a
 	// domain exist.
@@ -20,7 +21,7 @@ type Judge interface {
 	// mailbox. undecided says that the content decides, also about mailboxes
 	// that do not exist.
 	Recipient(ctx context.Context, src mail.Source, sender mail.Address, r mail.Recipient, missing *mail.Failure) (undecided bool, f *mail.Failure)
-	// Message judges a message whole: its recipients, all ours, with what is
+	// Message judges a message whole: its recipients, with what is
 	// known of each mailbox. It keeps nothing of m.
 	Message(ctx context.Context, src mail.Source, m *mail.Message, missing []*mail.Failure) mail.Judgement
 	// Outgoing returns header fields for a message that a sender of ours hands
@@ -57,7 +58,9 @@ func (e *Entrance) admits(ctx context.Context, c mail.Client, env mail.Envelope,
 	// The mail server beside us will give one answer for all recipients, and we
 	// cannot send a report about the rest: one whose answer may be another than
 	// the others' goes alone (RFC 5321 section 4.5.3.1.10 has the client send
-	// the others in another transaction).
+	// the others in another transaction). So does an address that leads to other
+	// domains: forged mail for it is refused, whoever else takes it.
+	undecided = undecided || !src.Trusted && e.leadsAbroad(r.Address)
 	if !undecided {
 		undecided = e.undecided(ctx, src, env)
 	}
@@ -74,22 +77,24 @@ func (e *Entrance) undecided(ctx context.Context, src mail.Source, env mail.Enve
 	if d, ours := e.domains[r.Address.Domain]; f == nil && ours {
 		missing := e.verifyLocal(ctx, d, env.Sender, env.SMTPUTF8, []mail.Recipient{r})[0]
 		undecided, f := e.Judge.Recipient(ctx, src, env.Sender, r, missing)
-		return undecided || f != nil
+		return undecided || f != nil || !src.Trusted && e.leadsAbroad(r.Address)
 	}
 	return false
 }
 
 // judge asks about a message's recipients of ours, and notes in m what they
-// will be shown. It returns one entry per recipient; those of other domains
-// have none to be refused for. nil without a Judge.
-func (g *Gateway) judge(ctx context.Context, src mail.Source, m *mail.Message, content mail.Content) []mail.Judged {
+// will be shown. It returns one entry per recipient. returned are those that an
+// address of our SRS leads back to: anybody may send there, but nothing forged.
+// Other recipients of other domains have nothing to be refused for. nil without a
+// Judge.
+func (g *Gateway) judge(ctx context.Context, src mail.Source, m *mail.Message, content mail.Content, returned []bool) []mail.Judged {
 	if g.Judge == nil || m.Origin.Transport == "local" { // our own
 		return nil
 	}
 	part, own := *m, []int(nil)
 	part.Content, part.Envelope.Recipients = content, nil
 	for i, r := range m.Envelope.Recipients {
-		if _, ours := g.domains[r.Address.Domain]; ours {
+		if _, ours := g.domains[r.Address.Domain]; ours || returned[i] {
 			own = append(own, i)
 			part.Envelope.Recipients = append(part.Envelope.Recipients, r)
 		}
@@ -103,9 +108,12 @@ func (g *Gateway) judge(ctx context.Context, src mail.Source, m *mail.Message, c
 	m.Envelope.Recipients = slices.Clone(m.Envelope.Recipients)
 	for n, i := range own {
 		out[i] = j.Recipients[n]
-		m.Envelope.Recipients[i].Verdict = out[i].Verdict
+		r := &m.Envelope.Recipients[i]
+		if _, ours := g.domains[r.Address.Domain]; ours {
+			r.Verdict = out[i].Verdict
+		}
 		if out[i].Forged && out[i].Refusal == nil {
-			out[i].Refusal = g.notForwarded(m.Envelope.Recipients[i].Address)
+			out[i].Refusal = g.notForwarded(r.Address)
 		}
 	}
 	return out

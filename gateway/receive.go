@@ -44,9 +44,7 @@ func (g *Gateway) Check(ctx context.Context, b mail.Binding, env mail.Envelope) 
 func (g *Gateway) Accept(ctx context.Context, k store.TransferKey, h store.ContentHash, b mail.Binding, m *mail.Message) ([]mail.ID, []*mail.Failure) {
 	m.ID = mail.NewID()
 	m.Envelope.Recipients = slices.Clone(m.Envelope.Recipients)
-	for i, r := range m.Envelope.Recipients {
-		m.Envelope.Recipients[i], _, _ = g.meant(ctx, r) // judged by Check
-	}
+	returned := g.meantAll(ctx, m) // judged by Check
 	if m.Facts.Received+receivedFields(m.Trace) > g.Hops {
 		return make([]mail.ID, len(m.Envelope.Recipients)), g.refusePeer(b, m, mail.Fail(mail.Loop, "", nil))
 	}
@@ -54,7 +52,7 @@ func (g *Gateway) Accept(ctx context.Context, k store.TransferKey, h store.Conte
 	if content == nil {
 		content = transferContent{ctx, g.Store, k, h.Size}
 	}
-	judged := g.judge(ctx, mail.Source{Binding: b}, m, content)
+	judged := g.judge(ctx, mail.Source{Binding: b}, m, content, returned)
 	m.Trace = append(g.vouch(ctx, mail.Source{Binding: b}, m, content), m.Trace...)
 	m.Trace = append(g.received(m, true), m.Trace...)
 	faults.Point("receive.before-accept")

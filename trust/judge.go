@@ -124,12 +124,15 @@ func (j *Judge) recipient(ctx context.Context, src mail.Source, m *mail.Message,
 	terms := j.terms(ctx, m, ev, p, rcpt)
 	ruling := Rule(ev, terms)
 	out := mail.Judged{Verdict: mail.Sanitise(ruling.String()), Forged: ruling.Verdict == Forged}
+	if p.Deny || missing != nil {
+		ruling.Open = ruling.Open || j.couldOpen(ctx, m, ev, rcpt, ruling)
+	}
 	switch stranger := j.stranger(src); {
 	case missing != nil && missing.Class != mail.Permanent, missing != nil && !(stranger && d.Hides()):
 		out.Refusal = missing
 	case missing != nil:
 		// As one that denies would be answered, by the same steps up to here.
-		out.Refusal = d.refusal(Policy{Deny: true}, Ruling{Verdict: Unproven}, true)
+		out.Refusal = d.refusal(Policy{Deny: true}, Ruling{Verdict: Unproven, Open: ruling.Open}, ruling.Open && j.open.over(m, rcpt))
 	case stranger:
 		out.Refusal = d.refusal(p, ruling, ruling.Open && j.open.over(m, rcpt))
 	}
@@ -137,6 +140,22 @@ func (j *Judge) recipient(ctx context.Context, src mail.Source, m *mail.Message,
 		j.cfg.Learner.Permitted(ctx, rcpt, ev.From.Authors[0].Address, ev)
 	}
 	return out
+}
+
+// couldOpen reports whether mail that is denied is put off because its author
+// cannot be told now. Whoever forges it can see to that (a signature of a domain
+// whose DNS does not answer): so all who deny, and mailboxes that do not exist,
+// put it off where anybody in the domain could have permitted the author, and
+// nobody learns who has.
+func (j *Judge) couldOpen(ctx context.Context, m *mail.Message, ev *Evidence, rcpt mail.Address, r Ruling) bool {
+	if r.Verdict != Unproven || !ev.open() || len(ev.From.Authors) != 1 || !ev.readable() {
+		return false
+	}
+	ok, err := j.grants.MayPermit(ctx, ev.From.Authors[0].Address, mail.Recipient{Address: rcpt})
+	if err != nil {
+		j.cfg.Log.Warn("permits not read", "id", m.ID, "err", err)
+	}
+	return ok || err != nil
 }
 
 // terms collects what a recipient has to say about a message.

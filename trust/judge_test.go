@@ -19,7 +19,7 @@ type wishes struct {
 
 func (w wishes) Permits(_ context.Context, recipient, author mail.Address, _ *Evidence) (string, bool, error) {
 	reason, ok := w.list[recipient.String()+" "+author.String()]
-	return reason, ok, w.err
+	return reason, ok && !strings.HasSuffix(reason, "not wanted"), w.err
 }
 
 func (w wishes) MayPermit(_ context.Context, sender mail.Address, r mail.Recipient) (bool, error) {
@@ -120,10 +120,13 @@ func TestRecipient(t *testing.T) {
 	}
 }
 
+const later = "refused-for-now: 4.7.0 it cannot be told now who sent this, try again later"
+
 const fromRomeo = "From: Romeo <romeo@montague.example>\r\nSubject: s\r\n\r\nbody\r\n"
 
 func TestMessage(t *testing.T) {
-	w := wishes{list: map[string]string{"boss@hidden.example romeo@montague.example": "granted", "boss@hidden.example x@down.example": "granted"}}
+	w := wishes{list: map[string]string{"boss@hidden.example romeo@montague.example": "granted", "boss@hidden.example x@down.example": "granted",
+		"peter@capulet.example romeo@montague.example": "romeo is not wanted"}}
 	j := court(t, w, nil, "_dmarc.down.example SERVFAIL", "down.example SERVFAIL")
 	mark := string(j.cfg.Marks.Field(sender("boss@hidden.example")))
 	report := "From: MAILER-DAEMON@mx.montague.example\r\nContent-Type: multipart/report; boundary=b\r\n\r\n--b\r\nContent-Type: text/rfc822-headers\r\n\r\n" + mark + "Subject: s\r\n--b--\r\n"
@@ -157,6 +160,9 @@ func TestMessage(t *testing.T) {
 		{"forged, open", fromRomeo, "x@evil.example", "juliet@open.example", from("192.0.2.66"), nil, "forged; montague.example asks to reject mail that it has not signed", ""},
 		{"forged, rejected", fromRomeo, "x@evil.example", "juliet@capulet.example", from("192.0.2.66"), nil, "forged; montague.example asks to reject mail that it has not signed",
 			"not-permitted: 5.7.1 refused as forged: montague.example asks to reject mail that it has not signed"},
+		{"forged, rejected, who is known", fromRomeo, "x@evil.example", "peter@capulet.example", from("192.0.2.66"), nil,
+			"forged; montague.example asks to reject mail that it has not signed, romeo is not wanted",
+			"not-permitted: 5.7.1 refused as forged: montague.example asks to reject mail that it has not signed"},
 		{"forged, denied", fromRomeo, "x@evil.example", "boss@hidden.example", from("192.0.2.66"), nil, "forged; montague.example asks to reject mail that it has not signed", notWanted + ": ask by phone"},
 		{"a peer forges", fromRomeo, "x@other.example", "boss@hidden.example", mail.Source{Binding: mail.Binding{Remote: "other.example"}}, nil,
 			"forged; montague.example asks to reject mail that it has not signed", notWanted + ": ask by phone"},
@@ -175,10 +181,16 @@ func TestMessage(t *testing.T) {
 		{"submitted by another", fromRomeo, "romeo@montague.example", "bishop@hidden.example", user, nil, "authenticated; submitted by our user juliet", ""},
 		{"DNS down, open", strings.ReplaceAll(fromRomeo, "romeo@montague", "x@down"), "x@down.example", "juliet@capulet.example", from("192.0.2.1"), nil,
 			"unproven; it cannot be told now who sent this", ""},
-		{"DNS down, nothing granted", strings.ReplaceAll(fromRomeo, "romeo@montague", "y@down"), "y@down.example", "boss@hidden.example", from("192.0.2.1"), nil,
+		{"DNS down, nothing granted to the domain", strings.ReplaceAll(fromRomeo, "romeo@montague", "y@plain"), "x@down.example", "boss@hidden.example", from("192.0.2.1"), nil,
 			"unproven; it cannot be told now who sent this", notWanted + ": ask by phone"},
+		{"DNS down, granted to another author", strings.ReplaceAll(fromRomeo, "romeo@montague", "y@down"), "y@down.example", "boss@hidden.example", from("192.0.2.1"), nil,
+			"unproven; it cannot be told now who sent this", later},
+		{"DNS down, granted by another", strings.ReplaceAll(fromRomeo, "romeo@montague", "x@down"), "x@down.example", "bishop@hidden.example", from("192.0.2.1"), nil,
+			"unproven; it cannot be told now who sent this", later},
+		{"DNS down, not there", strings.ReplaceAll(fromRomeo, "romeo@montague", "x@down"), "x@down.example", "no@hidden.example", from("192.0.2.1"), unknownMailbox,
+			"unproven; it cannot be told now who sent this", later},
 		{"DNS down, granted", strings.ReplaceAll(fromRomeo, "romeo@montague", "x@down"), "x@down.example", "boss@hidden.example", from("192.0.2.1"), nil,
-			"unproven; it cannot be told now who sent this", "refused-for-now: 4.7.0 it cannot be told now who sent this, try again later"},
+			"unproven; it cannot be told now who sent this", later},
 	} {
 		out := j.Message(t.Context(), c.src, letter(c.content, c.from, c.to), []*mail.Failure{c.missing})
 		refusal := ""

@@ -92,5 +92,5 @@ func (d DomainPolicy) refusal(p Policy, r Ruling, waited bool) *mail.Failure {
 	case p.Deny:
 		return d.denied()
 	}
-	return mail.Failf(mail.NotPermitted, "refused as forged: %s", r.Reason)
+	return mail.Failf(mail.NotPermitted, "refused as forged: %s", r.Cause)
 }

@@ -24,6 +24,9 @@ const (
 type Ruling struct {
 	Verdict Verdict
 	Reason  string
+	// Cause is the part of the reason that the sender may hear: without what the
+	// recipient knows or wants.
+	Cause string
 	// Open says that DNS or the store could not answer, and that the verdict
 	// might have been a better one otherwise.
 	Open bool
@@ -72,7 +75,7 @@ func Rule(ev *Evidence, t Terms) Ruling {
 	case proven:
 		r = Ruling{Verdict: Authenticated, Reason: by, Open: t.Granted.Open || t.Keyed.Open}
 	case disproven:
-		r = Ruling{Verdict: Forged, Reason: why, Open: t.Keyed.Open}
+		r = Ruling{Verdict: Forged, Reason: why, Cause: why, Open: t.Keyed.Open}
 	default:
 		r = Ruling{Verdict: Unproven, Reason: ev.doubt(t.Forwarders)}
 		r.Open = t.Keyed.Open || ev.open() && (t.Granted.OK || t.Granted.Open)
@@ -131,7 +134,9 @@ func (ev *Evidence) denial(forwarders []string) (why string, ok bool) {
 	if why, ok = ev.Disproven(); !ok {
 		return "", false
 	}
-	if ev.Carrier.Secondary { // the client's address, hence SPF, is known to the secondary alone
+	// The client's address, hence SPF, is known to the secondary alone. Of who
+	// sends over XMPP only it knows nothing, and no address says anything.
+	if ev.Carrier.Secondary && ev.Sends.Result != authres.Fail {
 		return "our own host before us has found it forged", slices.ContainsFunc(ev.Carrier.Results, func(m authres.Method) bool {
 			return m.Name == "dmarc" && m.Result == authres.Fail
 		})

@@ -105,6 +105,8 @@ func TestRule(t *testing.T) {
 		{"secondary's word", evidence(secondary(authres.Pass, "montague.example")), Terms{}, "authenticated; as our own host before us has found", false},
 		{"secondary's word and a grant", evidence(secondary(authres.Pass, "montague.example")), granted, "permitted; granted, as our own host before us has found", false},
 		{"secondary found it forged", evidence(disproven, secondary(authres.Fail, "montague.example")), Terms{}, "forged; our own host before us has found it forged", false},
+		{"secondary brings what is sent over XMPP only", evidence(sends, secondary(authres.None, "montague.example")), granted,
+			"forged; montague.example sends over XMPP only", false},
 		{"secondary says nothing", evidence(disproven, secondary(authres.None, "montague.example")), Terms{},
 			"unproven; nothing proves that this is from montague.example", false},
 		{"trusted forwarder", evidence(disproven, trusted), Terms{}, "unproven; handed on by alumni.example, which is trusted for that", false},

@@ -23,8 +23,15 @@ func Dial(addr string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	return greet(c)
+}
+
+// greet begins a session on a connection.
+func greet(c net.Conn) (*Client, error) {
+	c.SetDeadline(time.Now().Add(time.Minute))
 	s := &Client{c, bufio.NewReader(c), bufio.NewWriterSize(c, 64<<10)}
-	if _, err = s.reply(220); err == nil {
+	_, err := s.reply(220)
+	if err == nil {
 		fmt.Fprintf(s.w, "EHLO load.example\r\n")
 		s.w.Flush()
 		_, err = s.reply(250)

@@ -97,20 +97,36 @@ func (s Side) AwaitEmpty(ctx context.Context, patience time.Duration) (open int,
 	}
 }
 
+// Deliveries tells how every delivery stands in a Postgres store, with its
+// attempts and fencing token: it stays the same where nothing is settled.
+func (s Side) Deliveries(ctx context.Context) (map[string]string, error) {
+	db, _, err := s.inspect()
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	return pairs[string](ctx, db, `SELECT message_id || '.' || n, concat_ws(' ', state, token, attempt, ended_at, outcome) FROM deliveries`)
+}
+
 func counts(ctx context.Context, db *sql.DB, query string) (map[string]int, error) {
+	return pairs[int](ctx, db, query)
+}
+
+// pairs reads rows of a name and a value.
+func pairs[V any](ctx context.Context, db *sql.DB, query string) (map[string]V, error) {
 	rows, err := db.QueryContext(ctx, query)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	out := map[string]int{}
+	out := map[string]V{}
 	for rows.Next() {
 		var name string
-		var n int
-		if err := rows.Scan(&name, &n); err != nil {
+		var v V
+		if err := rows.Scan(&name, &v); err != nil {
 			return nil, err
 		}
-		out[name] = n
+		out[name] = v
 	}
 	return out, rows.Err()
 }

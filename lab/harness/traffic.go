@@ -2,6 +2,7 @@ package harness
 
 import (
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -69,7 +70,7 @@ func (tr *Traffic) Send(addr, id string, give <-chan struct{}) error {
 	tr.mu.Lock()
 	m := tr.made[id]
 	tr.mu.Unlock()
-	c, err := Dial(addr)
+	conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
 	if err != nil {
 		return err
 	}
@@ -80,8 +81,12 @@ func (tr *Traffic) Send(addr, id string, give <-chan struct{}) error {
 		case <-give:
 		case <-over:
 		}
-		c.Close()
+		conn.Close()
 	}()
+	c, err := greet(conn)
+	if err != nil {
+		return err
+	}
 	if _, err := c.Send(tr.From, []string{m.to}, Stuff(tr.content(id, m.lines))); err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ import (
 type Config struct {
 	Path string           // of the database; its folder must exist
 	Log  *slog.Logger     // nil: none
-	Now  func() time.Time // the store's clock; nil: the system's
+	Now  func() time.Time // the store's clock; nil: the system's as it is at the opening, carried on steadily
 }
 
 // Store is a store.Store.
@@ -82,7 +82,6 @@ const (
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{
 		log: cfg.Log, path: cfg.Path,
-		now:  func() int64 { return time.Now().UnixMilli() },
 		wake: make(chan struct{}, 1), readers: make(chan *conn, nReaders), closing: make(chan struct{}),
 		large: make(chan struct{}, nLarge), maxLog: maxLog,
 	}
@@ -90,9 +89,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Now != nil {
-		s.now = func() int64 { return cfg.Now().UnixMilli() }
+	if cfg.Now == nil {
+		cfg.Now = steadyClock(systemTime, elapsed)
 	}
+	s.now = func() int64 { return cfg.Now().UnixMilli() }
 	if err := s.open(ctx); err != nil {
 		return nil, fmt.Errorf("store %s: %w", cfg.Path, err)
 	}
@@ -149,6 +149,9 @@ func (s *Store) openWriter(ctx context.Context) (*conn, error) {
 	}
 	if err == nil {
 		err = refuseMoved(c)
+	}
+	if err == nil {
+		err = s.notBefore(c)
 	}
 	if err == nil {
 		err = s.takeOver(c)

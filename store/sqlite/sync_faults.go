@@ -2,7 +2,10 @@
 
 package sqlite
 
-import "os"
+import (
+	"os"
+	"time"
+)
 
 // levels returns the synchronous settings under which a commit is flushed
 // before it returns, and is left to the next flush. MAILXMPPD_SYNC=off is the
@@ -12,4 +15,11 @@ func levels() (flushed, lazy string) {
 		return "OFF", "OFF"
 	}
 	return "FULL", "NORMAL"
+}
+
+// systemTime is what the system takes for the time of day, wrong by
+// MAILXMPPD_CLOCK_BY.
+func systemTime() time.Time {
+	by, _ := time.ParseDuration(os.Getenv("MAILXMPPD_CLOCK_BY")) // what is no time is none
+	return time.Now().Add(by)
 }

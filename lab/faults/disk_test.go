@@ -192,10 +192,12 @@ func (s *site) sound(path string) {
 	if verdict != "ok" {
 		s.Errorf("integrity check: %s", verdict)
 	}
-	var left int
-	must(s, db.QueryRow(`SELECT count(*) FROM content WHERE key >> 24 NOT IN (SELECT content FROM loose)`).Scan(&left))
-	if left != 0 {
-		s.Errorf("%d pieces of content are left that nothing will remove", left)
+	var left, whose string
+	must(s, db.QueryRow(`SELECT coalesce(group_concat(key), ''), (SELECT coalesce(group_concat(concat_ws(' ', m.num, m.content, m.id, d.state, d.due, d.attempt, m.dropped), '; '), '')
+		FROM messages m LEFT JOIN deliveries d ON d.key >> 16 = m.num WHERE m.content IN (SELECT key >> 24 FROM content))
+		FROM content WHERE key >> 24 NOT IN (SELECT content FROM loose)`).Scan(&left, &whose))
+	if left != "" {
+		s.Errorf("pieces of content are left that nothing will remove: %s, of messages %q", left, whose)
 	}
 }
 

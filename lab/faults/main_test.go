@@ -34,7 +34,7 @@ func runTests(m *testing.M) (code int) {
 	// What is waited for is servers, leases and sleeps rather than a processor.
 	flag.Parse()
 	if err == nil {
-		err = flag.Set("test.parallel", "6")
+		err = flag.Set("test.parallel", "12")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

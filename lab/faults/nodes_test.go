@@ -2,6 +2,7 @@ package faults
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -39,6 +40,7 @@ func TestPausedNode(t *testing.T) {
 				t.Fatal("the point was not reached")
 			}
 			s.blow()
+			s.eventually("it stands still", func() bool { return stands(t, s.pair.A.PID()) })
 			stop()
 			// All that was acknowledged, what the paused node held included,
 			// is settled while that one stands still.
@@ -83,4 +85,13 @@ func (s *site) another() *harness.Gateway {
 		g.Kill()
 	})
 	return g
+}
+
+// stands reports whether a process is stopped. It says so before it is.
+func stands(t *testing.T, pid int) bool {
+	t.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	must(t, err)
+	_, state, _ := strings.Cut(string(stat), ") ")
+	return strings.HasPrefix(state, "T")
 }

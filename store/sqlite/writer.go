@@ -236,7 +236,7 @@ func (w *writer) transaction(group []*op) (spoilt bool, err error) {
 	}
 	for _, o := range group {
 		w.c.wrote = false
-		if o.err = o.run(w.c); o.err != nil && w.c.wrote {
+		if o.err = o.run(w.c); o.err != nil && (w.c.wrote || w.rolledBack()) {
 			w.c.exec("ROLLBACK") // which SQLite may have done already
 			return true, nil
 		}
@@ -248,6 +248,15 @@ func (w *writer) transaction(group []*op) (spoilt bool, err error) {
 	}
 	pass(group, true)
 	return false, nil
+}
+
+// rolledBack reports whether SQLite has ended the transaction by itself. It may
+// do so at any statement that finds no room or cannot read or write, a query
+// that has to spill its cache included (sqlite.org/lang_transaction.html section
+// 3.1); the statements of later ops would be committed one by one.
+func (w *writer) rolledBack() bool {
+	_, err := w.c.exec("BEGIN") // which fails within a transaction; else the caller ends it
+	return err == nil
 }
 
 // pass passes the stop points on one side of a group's commit, once for each

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"bytes"
 	"context"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"os"
@@ -197,5 +198,44 @@ func TestTheLogStaysSmallUnderReaders(t *testing.T) {
 	// What one stretch of groups writes comes on top.
 	if bound := int64(limit + 2*logCheck*5*pageSize); largest > bound {
 		t.Errorf("log grew to %d octets, want at most %d", largest, bound)
+	}
+}
+
+// TestARolledBackTransaction: where SQLite ends a transaction by itself at one
+// call's query, nothing of the other calls is kept by halves.
+func TestARolledBackTransaction(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "mail.db"))
+	defer s.Close()
+	mine := errors.New("no room for the query")
+	for round := range 5 { // the calls come in any order
+		ops := []func(*conn) error{
+			func(c *conn) error {
+				if _, err := c.db.(driver.ExecerContext).ExecContext(context.Background(), "ROLLBACK", nil); err != nil {
+					return err
+				}
+				return mine
+			},
+			putPeer(fmt.Sprintf("whole%d.example", round)),
+		}
+		for i := range 6 {
+			domain := fmt.Sprintf("half%d.%d.example", round, i)
+			ops = append(ops, func(c *conn) error {
+				return errors.Join(putPeer(domain)(c), putPeer(domain)(c)) // the second is refused
+			})
+		}
+		errs := together(t, s, ops...)
+		if !errors.Is(errs[0], mine) || errs[1] != nil {
+			t.Errorf("errors %v and %v, want the first call's own and none", errs[0], errs[1])
+		}
+	}
+	err := s.read(t.Context(), func(c *conn) error {
+		r, err := c.first("SELECT count(*), coalesce(sum(domain LIKE 'half%'), 0) FROM peers")
+		if err == nil && (r.int(0) != 5 || r.int(1) != 0) {
+			t.Errorf("%d peers are stored, %d of them by failed calls; want 5 and 0", r.int(0), r.int(1))
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }

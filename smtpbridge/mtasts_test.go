@@ -332,6 +332,10 @@ func TestPolicyCache(t *testing.T) {
 
 	d.failing["TXT _mta-sts.dest.example"] = true
 	step("DNS fails", c, "1", "", 3)
+	unread := make(&memoryPolicies{fail: true})
+	if policy, _, err := unread.policy(t.Context(), "dest.example"); err == nil {
+		t.Errorf("nobody can tell whether there is a policy in force, and it is said to be %v", policy)
+	}
 	delete(d.failing, "TXT _mta-sts.dest.example")
 	d.txt["_mta-sts.dest.example"] = nil
 	step("the record is gone", c, "1", "", 3)
@@ -350,15 +354,22 @@ func TestPolicyCache(t *testing.T) {
 	c.refreshes.Wait()
 	step("which is not made twice", c, "2", "", 7)
 
+	d.failing["TXT _mta-sts.dest.example"] = true
+	now = now.Add(stsRefresh + time.Minute)
+	step("old enough while DNS is kept from us", c, "2", "", inBackground)
+	c.refreshes.Wait()
+	step("which was fetched all the same", c, "2", "", 8)
+	delete(d.failing, "TXT _mta-sts.dest.example")
+
 	file.set("broken")
 	now = now.Add(7*24*time.Hour - stsRefresh)
 	step("another that fails", c, "2", "", inBackground)
 	c.refreshes.Wait()
 	now = now.Add(8 * 24 * time.Hour)
-	step("expired, and not to be had", c, "", resultSTSInvalid, 9)
+	step("expired, and not to be had", c, "", resultSTSInvalid, 10)
 	d.txt["_mta-sts.dest.example"] = []string{"v=STSv1; id=3"}
 	file.set("version: STSv1\nmode: none\nmax_age: 86400\n")
-	step("withdrawn", c, "3", "", 10)
+	step("withdrawn", c, "3", "", 11)
 
 	if policy, trouble, err := c.policy(t.Context(), "other.example"); policy != nil || trouble != nil || err != nil {
 		t.Errorf("a domain without one: %v, %v, %v", policy, trouble, err)

@@ -3,6 +3,7 @@ package smtpbridge
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -86,7 +87,7 @@ func (c *stsCache) close() {
 
 // policy returns the policy in force for a domain, nil for none, and why a
 // newer one could not be had. An error means that ctx ended before either was
-// known.
+// known, or that the store, which may have a policy in force, could not be read.
 func (c *stsCache) policy(ctx context.Context, domain string) (*stsPolicy, *stsTrouble, error) {
 	if mail.IsLiteral(domain) {
 		return nil, nil, nil
@@ -103,8 +104,13 @@ func (c *stsCache) policy(ctx context.Context, domain string) (*stsPolicy, *stsT
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
 	}
+	if policy == nil && !e.loaded && c.store != nil {
+		return nil, nil, errPolicyNotRead
+	}
 	return policy, trouble, nil
 }
+
+var errPolicyNotRead = errors.New("the store does not tell whether a policy is in force")
 
 func (c *stsCache) entry(domain string) *stsEntry {
 	c.mu.Lock()
@@ -175,11 +181,11 @@ func (c *stsCache) find(ctx context.Context, domain string, e *stsEntry) (*stsPo
 		id, ok = stsRecordID(ans.Records)
 	}
 	switch {
-	case !ok:
-		return e.policy, nil
-	case e.policy != nil && e.policy.ID == id:
+	case !ok && e.policy == nil:
+		return nil, nil
+	case !ok || e.policy != nil && e.policy.ID == id:
 		if c.now().Sub(e.policy.Fetched) > min(stsRefresh, e.policy.MaxAge/2) && !c.now().Before(e.again) {
-			c.refresh(domain, id, e)
+			c.refresh(domain, e.policy.ID, e)
 		}
 		return e.policy, nil
 	case e.failed == id && c.now().Before(e.again):

@@ -60,7 +60,8 @@ type domainPolicy struct {
 }
 
 // policyOfDomain looks for the domain's MTA-STS policy. A failure means that
-// ctx ended: whatever else goes wrong, there is a policy in force or none.
+// ctx ended or what is stored could not be read: whatever else goes wrong, there
+// is a policy in force or none.
 func (c *Client) policyOfDomain(ctx context.Context, e errand) (domainPolicy, *mail.Failure) {
 	out := domainPolicy{domain: e.domain}
 	if c.sts == nil || e.hop.tlsMode() == TLSNone {

@@ -62,7 +62,7 @@ func (g *Gateway) handOver(ctx context.Context, m incoming, local, domain string
 	defer cancel()
 	env := m.Envelope
 	_, env.Sender, _ = g.speaker(env.Sender, m.Origin)
-	return g.Peers.Deliver(ctx, mail.Attempt{
+	return g.oneEach(ctx, g.Peers, mail.Attempt{
 		ID:       m.ID,
 		Transfer: m.transfer,
 		Envelope: env,

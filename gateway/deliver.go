@@ -167,7 +167,7 @@ func (g *Gateway) give(ctx context.Context, l store.Lease, content mail.Content,
 	if rt.mta {
 		trace = append(g.loops.field(env.Recipients), trace...)
 	}
-	return rt.transport.Deliver(ctx, mail.Attempt{
+	return g.oneEach(ctx, rt.transport, mail.Attempt{
 		ID:       l.ID,
 		Transfer: l.Transfer,
 		Number:   l.Deliveries[0].Attempt,
@@ -179,6 +179,17 @@ func (g *Gateway) give(ctx context.Context, l store.Lease, content mail.Content,
 		Local:    local,
 		InDoubt:  slices.ContainsFunc(l.Deliveries, doubtful),
 	})
+}
+
+// oneEach has a transport carry an attempt, and holds it to one outcome for each
+// recipient: who has none is not delivered to, and tried again.
+func (g *Gateway) oneEach(ctx context.Context, t Transport, a mail.Attempt) []mail.Outcome {
+	out, want := t.Deliver(ctx, a), len(a.Envelope.Recipients)
+	if len(out) == want {
+		return out
+	}
+	g.Log.Error("wrong number of outcomes", "id", a.ID, "domain", a.Domain, "want", want, "got", len(out))
+	return mail.AllFailed(want, mail.Fail(mail.Internal, "", nil))
 }
 
 func stopped(ctx context.Context) bool { return errors.Is(context.Cause(ctx), errStopped) }

@@ -33,6 +33,23 @@ func TestPeerAway(t *testing.T) {
 	until(t, "three deliveries", func() bool { return len(w.peer.deliveries()) == 3 })
 }
 
+// TestNoOutcomeIsNoDelivery: what a transport says nothing about waits.
+func TestNoOutcomeIsNoDelivery(t *testing.T) {
+	w := newWorld(t, nil)
+	for _, n := range []*next{w.legacy, w.peer} {
+		n.set(func(n *next) {
+			n.live = true
+			n.answer = func(mail.Attempt) []mail.Outcome { return nil }
+		})
+	}
+	for _, rcpt := range []string{"a@far.example", "a@peer.example"} {
+		if v := w.send(w.message(sample, "romeo@home.example", rcpt), false); v[0].Failure != nil {
+			t.Error(v[0].Failure)
+		}
+		w.waitState(rcpt, store.Deferred)
+	}
+}
+
 // TestManyAtOnce: more messages than places; each is delivered once.
 func TestManyAtOnce(t *testing.T) {
 	w := newWorld(t, nil)

@@ -106,13 +106,26 @@ func (d *Directory) takesNow(ctx context.Context, p pair) bool {
 	})
 }
 
-// Live reports whether a stream is up now over which a domain's mail goes.
+// Live reports whether a stream is up now over which a domain's mail goes, or
+// may go: who is at its end has not said otherwise, as a chat server does whose
+// domain has its mail elsewhere.
 func (d *Directory) Live(local, domain string) bool {
 	local = d.nameOf(local)
-	if l, ok := d.listings.get(domain); ok && l.via != "" && d.cfg.Streams.Live(local, l.via) != nil {
-		return true
+	names := []string{domain}
+	if l, ok := d.listings.get(domain); ok && l.via != "" {
+		names = append(names, l.via)
 	}
-	return d.cfg.Streams.Live(local, domain) != nil
+	return slices.ContainsFunc(names, func(name string) bool {
+		l := d.cfg.Streams.Live(local, name)
+		if l == nil {
+			return false
+		}
+		if a, asked := d.links.get(l); !asked || a.err != nil || a.takes(domain) {
+			return true
+		}
+		other, _ := d.links.withFeature(pair{local, name}, domain)
+		return other != nil
+	})
 }
 
 // nameOf is the name under which a domain of ours sends and takes its mail.

@@ -207,6 +207,30 @@ func TestServiceEnds(t *testing.T) {
 	}
 }
 
+// TestServiceAway: a stream of the chat server that lists a service is no stream
+// over which the domain's mail goes: whoever waits for the service goes on
+// waiting.
+func TestServiceAway(t *testing.T) {
+	t.Parallel()
+	w := newTown(t, "montague.example")
+	d := w.capulet.dir
+	l, _, err := d.Link(t.Context(), "capulet.example", "montague.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.cfg.Streams.Live("capulet.example", "montague.example") == nil || !d.Live("capulet.example", "montague.example") {
+		t.Fatal("both have a stream")
+	}
+	l.(interface{ Close(string) }).Close("")
+	<-l.Done()
+	if d.cfg.Streams.Live("capulet.example", "montague.example") == nil {
+		t.Fatal("the chat server's stream has ended as well")
+	}
+	if d.Live("capulet.example", "montague.example") {
+		t.Error("the domain's mail is thought to go over its chat server's stream")
+	}
+}
+
 // TestServicePins: the policy of a service is that of the domains it serves.
 func TestServicePins(t *testing.T) {
 	var k known

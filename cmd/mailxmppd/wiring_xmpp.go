@@ -87,6 +87,7 @@ func newXMPP(cfg *config.Config, st store.Store, resolver *dns.Resolver, roots *
 	x.directory = peers.NewDirectory(peers.Config{
 		Peers: configuredPeers(cfg), Services: services(cfg), DNS: resolver, Streams: x.links, Store: st, Roots: roots,
 		Validating: cfg.DNS.Validating, Log: log,
+		Reached: x.reached,
 	})
 	var keys transfer.Keys
 	if kept != nil {
@@ -105,12 +106,17 @@ func (x *xmppSide) up(local, remote string) {
 	x.directory.Seen(local, remote)
 	go func() { // PeerUp asks the store, for which up must not wait
 		for _, domain := range append(x.directory.Through(remote), remote) {
-			x.gateway.PeerUp(local, domain)
-			if x.grants != nil {
-				x.grants.PeerUp(domain)
-			}
+			x.reached(local, domain)
 		}
 	}()
+}
+
+// reached tells those who have something for a domain that it takes it again.
+func (x *xmppSide) reached(local, domain string) {
+	x.gateway.PeerUp(local, domain)
+	if x.grants != nil {
+		x.grants.PeerUp(domain)
+	}
 }
 
 // announcements are the answers to disco#info under each of our names.

@@ -57,7 +57,11 @@ type Config struct {
 	Roots *x509.CertPool
 	// Dial connects to it; nil dials what DNS says.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	Log  *slog.Logger
+	// Reached tells that a domain which was expected takes mail again, where no
+	// stream that came up could tell: its chat server's was up. nil: nobody
+	// wants to know.
+	Reached func(local, domain string)
+	Log     *slog.Logger
 }
 
 // Directory finds peers. Safe for concurrent use.

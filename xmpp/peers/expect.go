@@ -47,8 +47,12 @@ func (d *Directory) redial(p pair) {
 		if d.Live(p.local, p.remote) {
 			return
 		}
+		up := d.cfg.Streams.Live(p.local, p.remote) != nil
 		_, _, err := d.Link(d.ctx, p.local, p.remote)
 		if err == nil {
+			if up && d.cfg.Reached != nil { // the pair had a stream, so that nobody hears of another
+				d.cfg.Reached(p.local, p.remote)
+			}
 			return
 		}
 		if f := mail.AsFailure(err); f.Kind == mail.Unavailable {

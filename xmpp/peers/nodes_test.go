@@ -175,6 +175,36 @@ func TestMailBesideAChatServer(t *testing.T) {
 	}
 }
 
+// TestExpectedBesideAChatServer: who waits for a domain's mail service goes on
+// dialling it while its chat server has a stream to us, and hears of it.
+func TestExpectedBesideAChatServer(t *testing.T) {
+	t.Parallel()
+	ca, z := newAuthority(t), startZone(t)
+	capulet := startNodeWith(t, ca, nodeConfig{domains: []string{"capulet.example"}, dns: z.resolver(t)})
+	montague := startNodeWith(t, ca, nodeConfig{domains: []string{"montague.example"}, dns: z.resolver(t)})
+	reached := make(chan string, 1)
+	capulet.dir.cfg.Reached = func(local, domain string) { reached <- local + " " + domain }
+	chat := stream.NewManager(stream.Config{Certificate: newCertificates(t, ca).of, Roots: rootsOf(ca), CloseTimeout: time.Second})
+	defer chat.Shutdown(context.Background())
+	if _, err := chat.Link(t.Context(), "montague.example", "capulet.example", []stream.Target{{Addr: capulet.addr}}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { return capulet.mgr.Live("capulet.example", "montague.example") != nil })
+	if _, _, err := capulet.dir.Link(t.Context(), "capulet.example", "montague.example"); err == nil {
+		t.Fatal("it has no mail service yet")
+	}
+	capulet.dir.Expect("capulet.example", "montague.example")
+	z.serve(mailService, "montague.example", montague.addr)
+	select {
+	case got := <-reached:
+		if got != "capulet.example montague.example" {
+			t.Error(got)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("nobody heard of it")
+	}
+}
+
 // TestDeadTargetsFirst: records are tried by priority, each target within a
 // time of its own, so that dead ones do not hide the one that works.
 func TestDeadTargetsFirst(t *testing.T) {

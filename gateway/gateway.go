@@ -44,6 +44,7 @@ type Store interface {
 	Release(ctx context.Context, destination string) (int, error)
 	Seize(ctx context.Context, id mail.ID, n int, by string, lease time.Duration) ([]store.Lease, error)
 	Wake() <-chan struct{}
+	Revived() <-chan string
 	PutReturnPath(ctx context.Context, name string, a mail.Address, valid time.Duration) error
 	ReturnPath(ctx context.Context, name string) (mail.Address, error)
 	OpenTransfer(ctx context.Context, k store.TransferKey) (io.ReadCloser, error)

@@ -181,7 +181,7 @@ func newWorldAlone(t *testing.T, change func(*Config)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, store: st, faulty: &faulty{Store: st}, local: &next{}, peer: &next{standing: mail.Peer}, legacy: &next{}}
+	w := &world{t: t, store: st, faulty: &faulty{Store: st, alive: make(chan string)}, local: &next{}, peer: &next{standing: mail.Peer}, legacy: &next{}}
 	cfg := Config{
 		Hostname:           "gw.home.example",
 		Domains:            []Domain{{Name: "home.example", Transport: w.local, Verifier: w.local}, {Name: "second.example", Transport: w.local}},

@@ -70,9 +70,12 @@ func (s *scheduler) run(ctx context.Context, grace time.Duration) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
+		s.hear()
 		timer.Reset(s.fill(ctx))
 		select {
 		case <-ctx.Done():
+		case destination := <-s.g.Store.Revived():
+			s.revived(destination)
 		case <-s.g.Store.Wake():
 		case <-s.kick:
 		case <-timer.C:
@@ -290,6 +293,28 @@ func (s *scheduler) revive(domain string, up bool) {
 	}
 	s.mu.Unlock()
 	s.poke()
+}
+
+// hear takes in what other nodes have released, before it is claimed: what is
+// put off, because its destination counts as dead here, may wait for hours.
+func (s *scheduler) hear() {
+	for {
+		select {
+		case destination := <-s.g.Store.Revived():
+			s.revived(destination)
+		default:
+			return
+		}
+	}
+}
+
+// revived is revive for what another node has found out, "" for all.
+func (s *scheduler) revived(destination string) {
+	if destination == "" {
+		s.reviveAll()
+		return
+	}
+	s.revive(destination, false)
 }
 
 // reviveAll forgets that destinations were unreachable, and lists what is behind

@@ -17,13 +17,14 @@ import (
 type faulty struct {
 	*sqlite.Store
 	mu      sync.Mutex
-	put     error // of PutMessage and Accept
-	open    error // of OpenContent
-	begin   error // of BeginAttempt
-	settle  error // of Settle
-	lose    bool  // Renew loses every lease
-	late    bool  // Claim finds the first delivery of a lease expired
-	settled int   // calls of Settle
+	put     error       // of PutMessage and Accept
+	open    error       // of OpenContent
+	begin   error       // of BeginAttempt
+	settle  error       // of Settle
+	lose    bool        // Renew loses every lease
+	alive   chan string // Revived
+	late    bool        // Claim finds the first delivery of a lease expired
+	settled int         // calls of Settle
 }
 
 func (f *faulty) order(set func(*faulty)) {
@@ -71,6 +72,8 @@ func (f *faulty) BeginAttempt(ctx context.Context, l store.Lease, way store.Way)
 	}
 	return f.Store.BeginAttempt(ctx, l, way)
 }
+
+func (f *faulty) Revived() <-chan string { return f.alive }
 
 func (f *faulty) Claim(ctx context.Context, n int, lease time.Duration, busy []string, perDest int) ([]store.Lease, error) {
 	leases, err := f.Store.Claim(ctx, n, lease, busy, perDest)
@@ -261,5 +264,27 @@ func TestFailNotStored(t *testing.T) {
 	w.faulty.order(func(f *faulty) { f.settle = store.ErrFull })
 	if n, err := w.Fail(t.Context(), list[0].ID, -1, "op", ""); n != 0 || err == nil {
 		t.Errorf("failed %d, %v", n, err)
+	}
+}
+
+// TestRevivedElsewhere: what another node has released is tried at once, however
+// dead its destination is here.
+func TestRevivedElsewhere(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.RetryFirst, c.RetryMax = time.Hour, time.Hour })
+	for domain, heard := range map[string]string{"far.example": "far.example", "other.example": ""} {
+		w.sched.mu.Lock()
+		d := w.sched.dest(domain)
+		d.outages, d.deadUntil = 1, time.Now().Add(time.Hour)
+		w.sched.mu.Unlock()
+		tried := w.legacy.tried()
+		w.send(w.message(sample, "romeo@home.example", "x@"+domain), false)
+		if w.legacy.tried() != tried {
+			t.Fatal("an attempt at a dead destination")
+		}
+		w.faulty.alive <- heard // as the store says it, before
+		if n, err := w.store.Release(t.Context(), domain); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+		w.waitState("x@"+domain, store.Delivered)
 	}
 }

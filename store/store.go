@@ -116,6 +116,12 @@ type Store interface {
 	// become due by the doing of this or another node.
 	Wake() <-chan struct{}
 
+	// Revived receives the destination whose deliveries another node has made
+	// due by Release, or "" where an operator did so by a verb: whoever takes it
+	// for dead is to try it again. It comes before the Wake for the same, and
+	// may get lost.
+	Revived() <-chan string
+
 	Transfers
 	Peers
 	Keys

@@ -175,16 +175,30 @@ func TestWakeOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, step := range []struct {
-		what string
-		do   func() (int, error)
+		what    string
+		do      func() (int, error)
+		revived string
 	}{
-		{"domain released", func() (int, error) { return a.Release(ctx, "montague.example") }},
-		{"message retried", func() (int, error) { return a.Retry(ctx, store.One(m.ID, -1, "me")) }},
+		{"domain released", func() (int, error) { return a.Release(ctx, "montague.example") }, "montague.example"},
+		{"message retried", func() (int, error) { return a.Retry(ctx, store.One(m.ID, -1, "me")) }, ""},
 	} {
 		if n, err := step.do(); err != nil || n != 1 {
 			t.Fatalf("%s: %d, %v", step.what, n, err)
 		}
 		woken(t, b, step.what)
+		select { // it came first
+		case got := <-b.Revived():
+			if got != step.revived {
+				t.Errorf("%s: revived %q, want %q", step.what, got, step.revived)
+			}
+		default:
+			t.Errorf("%s: nothing revived", step.what)
+		}
+	}
+	select {
+	case got := <-a.Revived():
+		t.Errorf("a node heard of its own doing: %q", got)
+	default:
 	}
 }
 

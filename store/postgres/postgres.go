@@ -61,6 +61,7 @@ type Store struct {
 	schema string
 	log    *slog.Logger
 	wake   chan struct{}
+	alive  chan string // Revived
 	ops    chan *op
 	large  chan struct{}          // bounds the large contents on their way in
 	walked atomic.Pointer[string] // the domain at which the last walk of a claim ended
@@ -123,7 +124,7 @@ func start(ctx context.Context, cfg Config, pcfg *pgxpool.Config, silence time.D
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s := &Store{
 		pool: pool, node: cfg.Node, schema: cfg.Schema, log: cfg.Log,
-		wake: make(chan struct{}, 1), ops: make(chan *op), large: make(chan struct{}, cfg.MaxConns-minConns+1),
+		wake: make(chan struct{}, 1), alive: make(chan string, 64), ops: make(chan *op), large: make(chan struct{}, cfg.MaxConns-minConns+1),
 		stop: stop, closing: make(chan struct{}),
 	}
 	s.walked.Store(new(string))

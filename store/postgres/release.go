@@ -48,7 +48,7 @@ func (s *Store) Release(ctx context.Context, destination string) (int, error) {
 		released := 0
 		var until *time.Time
 		err := s.sendUnflushed(ctx, func(b *pgx.Batch) {
-			b.Queue(releaseWaiting(which, order), append([]any{s.channel(), s.node, releaseBatch, last}, args...)...).
+			b.Queue(releaseWaiting(which, order), append([]any{s.channel(), s.released(destination), releaseBatch, last}, args...)...).
 				QueryRow(func(row pgx.Row) error { return row.Scan(&released, &until, nil) })
 		})
 		if err != nil {

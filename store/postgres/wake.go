@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,6 +20,9 @@ const (
 // Wake implements store.Store.
 func (s *Store) Wake() <-chan struct{} { return s.wake }
 
+// Revived implements store.Store.
+func (s *Store) Revived() <-chan string { return s.alive }
+
 func (s *Store) wakeSelf() {
 	select {
 	case s.wake <- struct{}{}:
@@ -29,8 +33,12 @@ func (s *Store) wakeSelf() {
 // channel is where the nodes on one schema notify each other.
 func (s *Store) channel() string { return "mailxmppd_" + s.schema[:min(len(s.schema), 50)] }
 
+// released is what the other nodes are told of a destination whose deliveries
+// were made due, "" for any; s.node alone says that there is something to claim.
+func (s *Store) released(destination string) string { return s.node + "\n" + destination }
+
 func (s *Store) notify(ctx context.Context, tx pgx.Tx) error {
-	_, err := tx.Exec(ctx, `SELECT pg_notify($1, $2)`, s.channel(), s.node)
+	_, err := tx.Exec(ctx, `SELECT pg_notify($1, $2)`, s.channel(), s.released(""))
 	return err
 }
 
@@ -110,8 +118,16 @@ func (l *listener) receive(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if n.Payload != l.store.node {
-			l.store.wakeSelf()
+		node, destination, released := strings.Cut(n.Payload, "\n")
+		if node == l.store.node {
+			continue
 		}
+		if released {
+			select {
+			case l.store.alive <- destination:
+			default: // nobody reads them: not worth a wait
+			}
+		}
+		l.store.wakeSelf()
 	}
 }

@@ -290,6 +290,9 @@ func (s *Store) keepLogSmall() {
 // Wake implements store.Store.
 func (s *Store) Wake() <-chan struct{} { return s.wake }
 
+// Revived implements store.Store: there is no other node.
+func (s *Store) Revived() <-chan string { return nil }
+
 // signal tells who listens to Wake, if nobody has yet.
 func (s *Store) signal() {
 	select {

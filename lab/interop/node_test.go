@@ -15,7 +15,7 @@ func TestOneNode(t *testing.T) {
 	s := newSite(t)
 	for _, c := range []*chatServer{s.prosody(t, nil), s.ejabberd(t)} {
 		t.Run(c.name, func(t *testing.T) {
-			often := func(cfg *component.Config) { cfg.AloneEvery = 20 * time.Millisecond }
+			often := func(cfg *component.Config) { cfg.AloneEvery = 200 * time.Millisecond }
 			first, leave := c.join(t, c.bot, often)
 			connected(t, first)
 			second, _ := c.join(t, c.bot, often)

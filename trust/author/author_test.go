@@ -28,6 +28,8 @@ func TestRead(t *testing.T) {
 		{"Alice <a@b.example>", "a@b.example", ""},
 		{`"Alice, the first" <a@B.Example>`, "a@b.example", ""},
 		{"Doe, John <j@b.example>", "j@b.example", ""},
+		{strings.Repeat(`"a", `, 30) + "<j@b.example>", "j@b.example", ""},
+		{strings.Repeat(`"a", `, 64) + "<j@b.example>", "", "From cannot be read"},
 		{"John Q. Public <j@b.example> (at home)", "j@b.example", ""},
 		{"(comment) a@b.example (another (nested))", "a@b.example", ""},
 		{"=?utf-8?Q?J=C3=BCrgen?= <j@b.example>", "j@b.example", ""},

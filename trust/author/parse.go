@@ -12,8 +12,10 @@ type part struct {
 	text string // unquoted; of an angle address what is between the brackets
 }
 
-// maxComments bounds nested comments.
-const maxComments = 8
+const (
+	maxComments = 8  // nested
+	maxPieces   = 64 // of one mailbox with its name: each comma may end it, and has all of them looked at
+)
 
 // split takes a value apart; comments go.
 func split(s string) ([]part, error) {
@@ -168,6 +170,9 @@ func parseList(s string) ([]Author, error) {
 			}
 			pending = nil
 		default:
+			if len(pending) == maxPieces || len(out) > maxAuthors {
+				return nil, errForm
+			}
 			pending = append(pending, p)
 		}
 	}

@@ -163,6 +163,7 @@ func (c *checker) xmpp(cfg *Config) {
 	// RFC 5321 section 4.5.3.2.6: the client waits ten minutes for its answer.
 	c.span("xmpp.cut_through_deadline", x.CutThroughDeadline, 100*time.Millisecond, 5*time.Minute)
 	c.count("xmpp.cut_through_per_peer", x.CutThroughPerPeer, 1, 100_000)
+	c.count("xmpp.offers_per_minute", x.OffersPerMinute, 1, 10_000_000)
 	c.count("xmpp.null_per_minute", x.NullPerMinute, 1, 1_000_000)
 	c.count("xmpp.checks_per_minute", x.ChecksPerMinute, 1, 1_000_000)
 	// xep-draft section 5.6: a sender may ask again for as long as it queues,

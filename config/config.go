@@ -160,6 +160,7 @@ type XMPP struct {
 	CutThrough         bool     `toml:"cut_through"`
 	CutThroughDeadline Duration `toml:"cut_through_deadline"`
 	CutThroughPerPeer  int      `toml:"cut_through_per_peer"`
+	OffersPerMinute    int      `toml:"offers_per_minute"` // of one peer
 	NullPerMinute      int      `toml:"null_per_minute"`   // offers with a null reverse-path, of one peer
 	ChecksPerMinute    int      `toml:"checks_per_minute"` // recipients asked about, by one peer
 }

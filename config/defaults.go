@@ -59,6 +59,7 @@ func (x *XMPP) defaults() {
 	x.CutThrough = true
 	x.CutThroughDeadline = span(20 * time.Second)
 	x.CutThroughPerPeer = 64
+	x.OffersPerMinute = 600_000
 	x.NullPerMinute = 600
 	x.ChecksPerMinute = 3000
 }

@@ -208,7 +208,7 @@ func (x *xmppSide) receiveFor(cfg *config.Config, g *gateway.Gateway, st store.S
 	x.transfers = transfer.NewServer(transfer.ServerConfig{
 		Permissions: permissions,
 		Receiver:    g, Transfers: st, Services: x.directory, Serves: cfg.ServedBy, Capabilities: x.takes, Log: log,
-		NullPerMinute: cfg.XMPP.NullPerMinute, ChecksPerMinute: cfg.XMPP.ChecksPerMinute,
+		OffersPerMinute: cfg.XMPP.OffersPerMinute, NullPerMinute: cfg.XMPP.NullPerMinute, ChecksPerMinute: cfg.XMPP.ChecksPerMinute,
 	})
 }
 

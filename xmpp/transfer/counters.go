@@ -20,6 +20,7 @@ const (
 	countWrongContent = "wrong-content" // content that is not what was offered
 	countRelaying     = "relaying"      // recipients that are not of the stream's domain
 	countNotBound     = "not-bound"     // reverse-paths that the stream's domain does not speak for
+	countOfferFlood   = "offer-flood"   // offers above the rate of one domain
 	countNullFlood    = "null-flood"    // offers above the rate for null reverse-paths
 	countCheckFlood   = "check-flood"   // checks above their rate
 	countGrantFlood   = "grant-flood"   // requests for permission, grants and revocations above their rates

@@ -275,6 +275,37 @@ func TestEndlessChunks(t *testing.T) {
 	}
 }
 
+// TestOfferFlood: what one domain offers is bounded by time, with a word when
+// to come back; another domain does not feel it.
+func TestOfferFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newSetup(func(s *ServerConfig, _ *SenderConfig) { s.OffersPerMinute = 60 })
+		offer := func(n int, b mail.Binding, sender string) string {
+			return x.ask(t, b, "set", offerXML(text(100), true, map[string]string{"tid": tidOf(n), "sender": sender}, ""))
+		}
+		for n := range 100 {
+			want := "accepted id"
+			if n >= 60 {
+				want = "error resource-constraint 4.7.1"
+			}
+			if got := offer(n, montague, ""); got != want {
+				t.Fatalf("offer %d: %s, want %s", n, got, want)
+			}
+		}
+		if n := x.server.Snapshot()[countOfferFlood]; n != 40 {
+			t.Errorf("%d counted, want 40", n)
+		}
+		other, _ := peerOf(1)
+		if got := offer(1, other, ""); got != "accepted id" {
+			t.Errorf("another domain: %s", got)
+		}
+		time.Sleep(time.Second)
+		if got := offer(99, montague, ""); got != "accepted id" {
+			t.Errorf("a second later: %s", got)
+		}
+	})
+}
+
 // TestNullSenderFlood: mail without a reverse-path is limited by bound domain,
 // other mail and other domains are not.
 func TestNullSenderFlood(t *testing.T) {

@@ -51,6 +51,7 @@ type ServerConfig struct {
 	OpenFor          time.Duration               // without progress, before an open transfer makes room; 1 h
 	ChunkWait        time.Duration               // of a chunk for those before it; 10 s
 	RetryAfter       time.Duration               // told to a peer that has to wait; 1 min
+	OffersPerMinute  int                         // of one bound domain; 600,000
 	NullPerMinute    int                         // offers with a null reverse-path of one bound domain; 600
 	ChecksPerMinute  int                         // recipients that one bound domain may ask about; 3,000
 	GrantsPerMinute  int                         // requests, grants and revocations of one bound domain; 60
@@ -62,6 +63,7 @@ type ServerConfig struct {
 type Server struct {
 	cfg    ServerConfig
 	open   *table
+	offers *rates
 	nulls  *rates
 	checks *rates
 	tally  *tally
@@ -79,6 +81,7 @@ func NewServer(cfg ServerConfig) *Server {
 	defaultTo(&cfg.OpenFor, time.Hour)
 	defaultTo(&cfg.ChunkWait, 10*time.Second)
 	defaultTo(&cfg.RetryAfter, time.Minute)
+	defaultTo(&cfg.OffersPerMinute, 600_000)
 	defaultTo(&cfg.NullPerMinute, 600)
 	defaultTo(&cfg.ChecksPerMinute, 3000)
 	defaultTo(&cfg.GrantsPerMinute, 60)
@@ -88,7 +91,7 @@ func NewServer(cfg ServerConfig) *Server {
 	}
 	t := newTally()
 	return &Server{
-		cfg: cfg, tally: t, nulls: newRates(cfg.NullPerMinute), checks: newRates(cfg.ChecksPerMinute),
+		cfg: cfg, tally: t, offers: newRates(cfg.OffersPerMinute), nulls: newRates(cfg.NullPerMinute), checks: newRates(cfg.ChecksPerMinute),
 		permissions: newRates(cfg.GrantsPerMinute), authors: newRates(cfg.GrantsPerAuthor),
 		open: newTable(cfg.MaxOpenPerDomain, cfg.MaxOpen, cfg.OpenFor, t),
 	}

@@ -27,6 +27,12 @@ func (r *request) offer(ctx context.Context, p *wire.Element) (*answer, *mail.Fa
 	if f == nil {
 		f = r.answerable(o.tid, o.rcpts)
 	}
+	if f == nil {
+		if wait := r.s.offers.take(r.b.Remote, 1, r.now); wait > 0 {
+			r.s.tally.add(countOfferFlood)
+			f = tooOften("too much mail at once, try again later", wait)
+		}
+	}
 	if f == nil && o.env.Sender.IsNull() {
 		if wait := r.s.nulls.take(r.b.Remote, 1, r.now); wait > 0 {
 			r.s.tally.add(countNullFlood)

@@ -120,6 +120,23 @@ func TestDiskFullInPieces(t *testing.T) {
 	s.sound(filepath.Join(disk, "a.example.db"))
 }
 
+// TestSmallDisk: a disk on which the log of the store would take all room if it
+// were let, with the mail that goes through it. Mail may be refused at times,
+// and flows on.
+func TestSmallDisk(t *testing.T) {
+	t.Parallel()
+	disk := smallDisk(t, 20)
+	s := newSite(t, "sqlite: a disk too small for the log", sqliteIn(disk, "a.example"), sqliteIn(shortDir(t), "b.example"), shortLease)
+	s.start()
+	s.blow()
+	stop := s.load(12_000)
+	defer stop()
+	s.flows(40)
+	stop()
+	s.judge()
+	s.sound(filepath.Join(disk, "a.example.db"))
+}
+
 // TestPeerDiskFull: the store of the receiving gateway has none. The sender
 // keeps the mail, and it flows when there is room.
 func TestPeerDiskFull(t *testing.T) {

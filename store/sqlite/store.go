@@ -54,6 +54,7 @@ type Store struct {
 	readers chan *conn
 	gate    sync.RWMutex // readers hold it while they read, the writer to empty the log
 	groups  int          // since the log's size was looked at; the writer's goroutine only
+	emptied time.Time    // when the log was last emptied for want of room; the writer's too
 	maxLog  int64        // octets of write-ahead log at which it is emptied by force; the writer's too
 	closing chan struct{}
 	closed  sync.Once
@@ -73,8 +74,7 @@ const (
 	pageSize = 8192
 	nReaders = 4
 	nLarge   = 16       // contents of many pieces written at once: each holds one in memory
-	maxLog   = 64 << 20 // twice where SQLite starts the log anew by itself
-	logCheck = 64       // groups between looks at its size
+	maxLog   = 64 << 20 // of the log: twice where SQLite starts it anew by itself
 )
 
 // Open opens the store, makes or migrates its tables, and releases what a
@@ -123,7 +123,7 @@ func (s *Store) open(ctx context.Context) (err error) {
 		}
 		s.readers <- r
 	}
-	s.writer = startWriter(c, s.keepLogSmall)
+	s.writer = startWriter(c, s.takesMore, s.keepLogSmall)
 	return nil
 }
 
@@ -264,27 +264,6 @@ func (s *Store) snapshot(ctx context.Context, do func(*conn) error) error {
 		_, end := c.exec("ROLLBACK")
 		return errors.Join(err, end)
 	})
-}
-
-// keepLogSmall empties the write-ahead log when readers that follow each
-// other without a gap have kept SQLite from starting it anew, since it would
-// grow for as long as they do. Runs on the writer's goroutine.
-func (s *Store) keepLogSmall() {
-	if s.groups++; s.groups < logCheck {
-		return
-	}
-	s.groups = 0
-	if s.backups.Load() > 0 {
-		return
-	}
-	if info, err := os.Stat(s.path + "-wal"); err != nil || info.Size() <= s.maxLog {
-		return
-	}
-	s.gate.Lock()
-	defer s.gate.Unlock()
-	if err := s.writer.c.pragma("wal_checkpoint(TRUNCATE)"); err != nil {
-		s.log.Warn("write-ahead log cannot be emptied", "err", err)
-	}
 }
 
 // Wake implements store.Store.

@@ -27,8 +27,11 @@ type writer struct {
 	closed   bool
 	ops      chan *op
 	done     chan struct{}
-	level    string // synchronous setting in force
-	afterRun func() // called between groups, when nobody waits for its answer
+	level    string       // synchronous setting in force
+	short    atomic.Bool  // of room; afterRun is to look for some
+	octets   int          // written, roughly, since afterRun last looked; the goroutine's and afterRun's
+	room     func() error // whether there is any for more mail
+	afterRun func()       // called between groups, when nobody waits for its answer
 }
 
 // op is one call's work.
@@ -69,6 +72,9 @@ const (
 // answered.
 func (k kind) durable() bool { return k == plain || k > sweeping }
 
+// brings reports whether a kind's ops bring mail that is not there yet.
+func (k kind) brings() bool { return k == staging || k == receiving || k == putting || k == taking }
+
 // points names the stop points around the commit of an op; "" for none.
 func (k kind) points() (before, after string) {
 	switch k {
@@ -94,8 +100,8 @@ func (k kind) points() (before, after string) {
 	return "", ""
 }
 
-func startWriter(c *conn, afterRun func()) *writer {
-	w := &writer{c: c, ops: make(chan *op, maxGroup), done: make(chan struct{}), afterRun: afterRun}
+func startWriter(c *conn, room func() error, afterRun func()) *writer {
+	w := &writer{c: c, room: room, ops: make(chan *op, maxGroup), done: make(chan struct{}), afterRun: afterRun}
 	go w.loop()
 	return w
 }
@@ -106,6 +112,11 @@ func startWriter(c *conn, afterRun func()) *writer {
 func (w *writer) do(ctx context.Context, k kind, size int, run func(*conn) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if k.brings() {
+		if err := w.room(); err != nil {
+			return err
+		}
 	}
 	o := &op{kind: k, size: size, run: run, done: make(chan struct{})}
 	if err := w.send(ctx, o); err != nil {
@@ -158,6 +169,7 @@ func (w *writer) loop() {
 		group = w.gather(append(group[:0], first))
 		w.runGroup(group)
 		for _, o := range group {
+			w.octets += o.size
 			close(o.done)
 		}
 		clear(group)
@@ -212,11 +224,12 @@ func (w *writer) runGroup(group []*op) {
 		}
 		return
 	}
-	if err != nil {
-		for _, o := range group {
-			if o.err == nil {
-				o.err = err
-			}
+	for _, o := range group {
+		if o.err == nil {
+			o.err = err
+		}
+		if errors.Is(o.err, store.ErrFull) {
+			w.short.Store(true)
 		}
 	}
 }

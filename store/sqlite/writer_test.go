@@ -182,7 +182,7 @@ func TestTheLogStaysSmallUnderReaders(t *testing.T) {
 		})
 	}
 	largest := int64(0)
-	for i := range 6 * logCheck {
+	for i := range 6 * logCheckGroups {
 		facts := bytes.Repeat([]byte{byte(i)}, 20_000) // what does not change is not written
 		if err := s.PutPeer(t.Context(), store.Peer{Domain: fmt.Sprintf("d%d.example", i%10), Facts: facts}); err != nil {
 			t.Fatal(err)
@@ -196,7 +196,7 @@ func TestTheLogStaysSmallUnderReaders(t *testing.T) {
 	close(stop)
 	wg.Wait()
 	// What one stretch of groups writes comes on top.
-	if bound := int64(limit + 2*logCheck*5*pageSize); largest > bound {
+	if bound := int64(limit + 2*logCheckGroups*5*pageSize); largest > bound {
 		t.Errorf("log grew to %d octets, want at most %d", largest, bound)
 	}
 }

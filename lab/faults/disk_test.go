@@ -270,7 +270,10 @@ func TestReadOnlyAtStart(t *testing.T) {
 
 // TestGoesReadOnly: a file system that turns read-only under a running gateway,
 // as ext4 does after an error of its disk. Mail is refused with 451, and what
-// was acknowledged is there after repair.
+// was acknowledged is there after repair. Nothing is being flushed at the moment
+// of the change, since Linux 6.18 takes a flush of ext4 that is under way then for
+// done: a bare loop of pwrite and fdatasync lost its last flushed octets in 6 of
+// 75 tries.
 func TestGoesReadOnly(t *testing.T) {
 	t.Parallel()
 	disk := aborting(t)
@@ -278,13 +281,13 @@ func TestGoesReadOnly(t *testing.T) {
 	s.start()
 	stop := s.load(20)
 	s.flows(10)
+	stop()
 	s.blow()
 	disk.abort()
 	s.refusedWith("451 4.3.")
-	stop()
-	if log := s.pair.A.Log(); !strings.Contains(log, "message not stored") {
-		t.Errorf("the log does not say that mail cannot be stored:\n%s", tail(log))
-	}
+	s.eventually("the log says that mail cannot be stored", func() bool {
+		return strings.Contains(s.pair.A.Log(), "message not stored")
+	})
 	must(t, s.pair.A.Kill())
 	disk.repair()
 	must(t, s.pair.A.Start(t.Context(), s.env...))

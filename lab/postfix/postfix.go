@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -73,6 +74,9 @@ func (srv *Server) start(s Spec) error {
 	}
 	if err := os.WriteFile(filepath.Join(srv.conf, "master.cf"), []byte(s.services()+services), 0o644); err != nil {
 		return err
+	}
+	if out, err := exec.Command("postconf", "-c", srv.conf, "-n").CombinedOutput(); err != nil || strings.Contains(string(out), "overriding earlier entry") {
+		return fmt.Errorf("main.cf is not right, or sets a parameter twice (see without): %v\n%s", err, out)
 	}
 	if out, err := exec.Command("postfix", "-c", srv.conf, "start").CombinedOutput(); err != nil {
 		return fmt.Errorf("postfix start: %w\n%s", err, out)
@@ -169,13 +173,33 @@ func (srv *Server) mainCF(s Spec) string {
 	if s.Cert != "" {
 		lines = append(lines, "smtpd_tls_security_level = may", "smtpd_tls_chain_files = "+s.Key+", "+s.Cert)
 	}
-	return strings.Join(append(lines, s.Extra), "\n") + "\n"
+	return strings.Join(append(without(lines, s.Extra), s.Extra), "\n") + "\n"
 }
 
-// services is the rest of a master.cf with nothing chrooted.
+// without leaves out the lines whose parameter is among those of extra. A
+// parameter set twice is a warning of each process that reads the file, and
+// postlogd's own goes into the socket that it alone empties: with that full,
+// it waits for itself.
+func without(lines []string, extra string) []string {
+	again := map[string]bool{}
+	for line := range strings.Lines(extra) {
+		again[parameter(line)] = true
+	}
+	return slices.DeleteFunc(lines, func(line string) bool { return again[parameter(line)] })
+}
+
+// parameter is the name that a line of main.cf sets.
+func parameter(line string) string {
+	name, _, _ := strings.Cut(line, "=")
+	return strings.TrimSpace(name)
+}
+
+// services is the rest of a master.cf with nothing chrooted. The queue manager
+// is woken every second: a message that it finds locked goes to a queue that it
+// only looks through when something wakes it.
 const services = `pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
+qmgr unix n - n 1 1 qmgr
 tlsmgr unix - - n 1000? 1 tlsmgr
 rewrite unix - - n - - trivial-rewrite
 bounce unix - - n - 0 bounce

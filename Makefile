@@ -54,6 +54,7 @@ deps:
 	@scripts/deps
 	@scripts/corpus
 	@scripts/exim
+	@scripts/vectors
 
 clean:
 	rm -rf mailxmppd .cache

@@ -79,16 +79,24 @@ func text(s string) [][2]string { return [][2]string{{"TXT", s}} }
 
 func serve(t testing.TB, z Zone) *dns.Resolver {
 	t.Helper()
+	r, stop := serveUntil(t, z)
+	t.Cleanup(stop)
+	return r
+}
+
+// serveUntil is for a test that serves one zone after another.
+func serveUntil(t testing.TB, z Zone) (*dns.Resolver, func()) {
+	t.Helper()
 	_, stop, err := z.Serve(server + ":53")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(stop)
 	r, err := dns.New([]string{server}, 2*time.Second)
 	if err != nil {
+		stop()
 		t.Fatal(err)
 	}
-	return r
+	return r, stop
 }
 
 func ours(t testing.TB, r *dns.Resolver, message []byte) trust.Evidence {

@@ -1,6 +1,9 @@
 // Package trust compares the verdicts of our verifiers with those of programs
 // that share no code with them: dkimpy, Mail::DKIM and OpenDKIM for DKIM, the
-// first two for ARC, pyspf and the openspf.org test suite for SPF.
+// first two for ARC, pyspf for SPF. And it runs the suites that the world tests
+// with: the openspf.org suite for SPF, the ARC test suite, the messages that
+// Mail::DKIM has collected, and what rspamd has for DMARC. Where we differ on
+// purpose is listed by name, with the reason.
 package trust
 
 import (
@@ -109,6 +112,10 @@ func (z Zone) answer(w mdns.ResponseWriter, q *mdns.Msg) {
 			m.Answer = append(m.Answer, &mdns.TXT{Hdr: head, Txt: append(parts, value)})
 		case kind == "A":
 			m.Answer = append(m.Answer, &mdns.A{Hdr: head, A: netip.MustParseAddr(value).AsSlice()})
+		case kind == "AAAA":
+			m.Answer = append(m.Answer, &mdns.AAAA{Hdr: head, AAAA: netip.MustParseAddr(value).AsSlice()})
+		case kind == "MX":
+			m.Answer = append(m.Answer, &mdns.MX{Hdr: head, Preference: 10, Mx: value + "."})
 		case kind == "PTR":
 			m.Answer = append(m.Answer, &mdns.PTR{Hdr: head, Ptr: value + "."})
 		}
@@ -184,7 +191,7 @@ func askPython(ctx context.Context, j job) (a answer, err error) {
 	return a, json.Unmarshal(out, &a)
 }
 
-// vectors reads a test suite for SPF.
+// vectors reads a test suite of YAML documents.
 func vectors(ctx context.Context, file string, into any) error {
 	out, err := run(exec.CommandContext(ctx, python, "testdata/vectors.py", file), nil)
 	if err != nil {

@@ -1,4 +1,4 @@
-# Turns the YAML documents of a test suite for SPF into JSON.
+# Turns the YAML documents of a test suite into JSON.
 import json
 import sys
 

@@ -13,13 +13,14 @@ import (
 // own: one that fails has done what it says.
 type Queue interface {
 	// List returns deliveries, the newest message first, those of one message
-	// in the order of its recipients.
+	// in the order of its recipients. A message that cannot be read has
+	// UnknownSender.
 	List(ctx context.Context, f Filter) ([]Entry, error)
 	// Totals counts deliveries by recipient domain and age: those of the top
 	// domains with most of them, and the others together.
 	Totals(ctx context.Context, f Filter, top int) (Totals, error)
 	// Show returns a message with all its deliveries, their attempts and what
-	// operators did.
+	// operators did; of one that cannot be read, what can.
 	Show(ctx context.Context, id mail.ID) (Record, error)
 
 	// Retry makes waiting deliveries due now.
@@ -102,6 +103,7 @@ type Record struct {
 	Deliveries []Entry       `json:"deliveries"`
 	Attempts   []Try         `json:"attempts"`
 	Events     []Event       `json:"events,omitempty"`
+	Unreadable string        `json:"unreadable,omitempty"` // why envelope and origin cannot be shown
 }
 
 // Try is one recorded attempt. An attempt without an end was cut short by a
@@ -121,7 +123,7 @@ type Try struct {
 	TLS      string    `json:"tls,omitempty"`
 }
 
-// Event is what an operator did.
+// Event is what an operator did, or ByStore.
 type Event struct {
 	N      int       `json:"n"` // of the delivery; -1: the whole message
 	At     time.Time `json:"at"`

@@ -66,7 +66,9 @@ type Store interface {
 	// one next hop. Where a long backlog of busy destinations lies in front, it
 	// goes by destinations instead of by time, so that its cost does not grow
 	// with that backlog. Two claims never return the same delivery under the
-	// same token. Durable. A lease that has run out is
+	// same token. A message that cannot be read keeps nothing from being claimed:
+	// its deliveries are held, with the reason for their last words and as an event
+	// by ByStore, and logged. Durable. A lease that has run out is
 	// due like anything else, and so is, once the store is opened again, that
 	// of a process that ended: at once, but after its second attempt in a row
 	// that was begun and never settled with a back-off of 4 s that doubles to
@@ -110,6 +112,7 @@ type Store interface {
 	// whoever holds them and whatever they wait for, so that they can be
 	// settled now at the request of by, which is recorded. A running attempt
 	// loses its lease. A lease that runs out unsettled leaves them due.
+	// ErrUnreadable for a message that cannot be read: nothing was changed.
 	Seize(ctx context.Context, id mail.ID, n int, by string, lease time.Duration) ([]Lease, error)
 
 	// Wake receives, without blocking the sender, when deliveries may have

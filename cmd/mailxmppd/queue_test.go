@@ -25,6 +25,19 @@ func setVersion(t *testing.T, path string, version int) {
 	}
 }
 
+// unread makes a stored message one that cannot be read.
+func unread(t *testing.T, path string, id mail.ID) {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(`UPDATE messages SET envelope = '{' WHERE id = ?`, string(id)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // spool puts one message with two waiting deliveries to montague.example and
 // one to verona.example into the site's store.
 func spool(t *testing.T, cfg *config.Config) mail.ID {

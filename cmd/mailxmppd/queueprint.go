@@ -79,6 +79,7 @@ func printRecord(w io.Writer, r store.Record) error {
 		}
 	}
 	field("id", string(r.ID))
+	field("unreadable", r.Unreadable)
 	field("transfer", r.Transfer)
 	field("from", r.Envelope.Sender.Path())
 	field("envid", r.Envelope.EnvelopeID)

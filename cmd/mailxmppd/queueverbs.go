@@ -132,6 +132,7 @@ const failPage = 500
 func failAll(ctx context.Context, st admin.Store, gw failer, sel store.Selection, text string) (total int, err error) {
 	f := sel.Filter
 	f.Limit, f.After = failPage, ""
+	unreadable := 0
 	for {
 		page, err := st.List(ctx, f)
 		if err != nil {
@@ -144,13 +145,19 @@ func failAll(ctx context.Context, st admin.Store, gw failer, sel store.Selection
 			}
 			count, err := failOne(ctx, st, gw, sel.By, text, rest[:n])
 			total += count
-			if err != nil && !errors.Is(err, store.ErrNotFound) { // that is finished meanwhile
+			switch {
+			case errors.Is(err, store.ErrUnreadable):
+				unreadable++
+			case err != nil && !errors.Is(err, store.ErrNotFound): // that is finished meanwhile
 				return total, err
 			}
 			rest = rest[n:]
 		}
 		if len(page) < failPage {
-			return total, nil
+			if unreadable > 0 {
+				err = fmt.Errorf("%d messages were left: %w, so that their senders cannot be told; drop ends them", unreadable, store.ErrUnreadable)
+			}
+			return total, err
 		}
 		last := page[len(page)-1]
 		f.After, f.AfterN = last.ID, last.N
@@ -162,6 +169,9 @@ func failOne(ctx context.Context, st admin.Store, gw failer, by, text string, of
 	r, err := st.Show(ctx, of[0].ID)
 	if err != nil {
 		return 0, err
+	}
+	if r.Unreadable != "" {
+		return 0, store.ErrUnreadable
 	}
 	open := slices.DeleteFunc(r.Deliveries, func(e store.Entry) bool { return !e.State.Open() })
 	if len(open) == len(of) {

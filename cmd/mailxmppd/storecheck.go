@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mailxmppd/config"
+	"mailxmppd/mail"
 	"mailxmppd/store"
 	"mailxmppd/store/postgres"
 	"mailxmppd/store/sqlite"
@@ -22,8 +23,9 @@ type storeReport struct {
 	Where  string `json:"where"`
 	Octets int64  `json:"octets,omitempty"` // of the database and its log; SQLite
 	store.Report
-	Server   *postgres.Durability `json:"server,omitempty"`
-	Findings []finding            `json:"findings"`
+	Unreadable store.Unreadables    `json:"unreadable"`
+	Server     *postgres.Durability `json:"server,omitempty"`
+	Findings   []finding            `json:"findings"`
 }
 
 func storeCheckCommand() *cobra.Command {
@@ -75,11 +77,15 @@ func examine(ctx context.Context, cfg *config.Config) *storeReport {
 		} else {
 			r.add(levelOK, "every page and index is sound")
 		}
+		if r.Schema == r.Knows {
+			r.unreadable(sqlite.Unreadable(ctx, path))
+		}
 		r.judge()
 		return r
 	}
 	r.Kind, r.Where = "postgres", fmt.Sprintf("schema %s in %s", cfg.Store.Schema, cfg.Redacted().Store.URL)
-	found, d, err := postgres.Inspect(ctx, postgres.Config{URL: cfg.Store.URL, Schema: cfg.Store.Schema})
+	where := postgres.Config{URL: cfg.Store.URL, Schema: cfg.Store.Schema}
+	found, d, err := postgres.Inspect(ctx, where)
 	if err != nil {
 		r.add(levelError, "%s", oneLine{err})
 		return r
@@ -89,8 +95,26 @@ func examine(ctx context.Context, cfg *config.Config) *storeReport {
 	if d.SurvivesFailover() {
 		r.add(levelOK, "what is accepted is on %d standbys too before it is answered", d.Waited)
 	}
+	if r.Schema == r.Knows {
+		r.unreadable(postgres.Unreadable(ctx, where))
+	}
 	r.judge()
 	return r
+}
+
+// unreadable names the messages that nobody can deliver.
+func (r *storeReport) unreadable(found store.Unreadables, err error) {
+	if err != nil {
+		r.add(levelError, "%s", oneLine{err})
+		return
+	}
+	r.Unreadable = found
+	for _, m := range found.First {
+		r.add(levelError, "message %s: %s", m.ID, mail.Sanitise(m.Why))
+	}
+	if more := found.Count - len(found.First); more > 0 {
+		r.add(levelError, "and %d more messages that cannot be read", more)
+	}
 }
 
 func (r *storeReport) add(l level, format string, args ...any) {

@@ -174,6 +174,12 @@ func TestStoreCheck(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	bad := spool(t, cfg)
+	unread(t, path, bad)
+	code, stdout, _ = call(t, "store", "check", "--config", file)
+	if code != 1 || !strings.Contains(stdout, fmt.Sprintf("message %s: stored message cannot be read", bad)) || strings.Count(stdout, "error") != 1 {
+		t.Errorf("unreadable: %d %q", code, stdout)
+	}
 	setVersion(t, path, 999)
 	code, stdout, _ = call(t, "store", "check", "--config", file)
 	if code != 1 || !strings.Contains(stdout, "a newer program wrote it") {

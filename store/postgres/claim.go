@@ -2,13 +2,11 @@ package postgres
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
-	"mailxmppd/mail"
 	"mailxmppd/mail/faults"
 	"mailxmppd/store"
 )
@@ -136,43 +134,16 @@ func (c *claim) byTime(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.leases, err = pgx.CollectRows(rows, scanLease); err != nil || len(c.leases) >= c.n || len(c.busy) == 0 {
+	if err = c.take(ctx, rows); err != nil || len(c.leases) >= c.n || len(c.busy) == 0 {
 		return err
 	}
 	return c.beyond(ctx)
 }
 
-func scanLease(row pgx.CollectableRow) (store.Lease, error) {
-	var (
-		l                           store.Lease
-		envelope, facts, origin, ds string
-		size                        int64
-		sum                         []byte
-	)
-	err := row.Scan(&l.ID, &l.Transfer, &envelope, &facts, &size, &sum, &l.Trace, &origin, &l.Domain, &l.Next, &ds, &l.Age)
-	if err == nil {
-		l.Facts, err = loadFacts(facts, size, sum)
-	}
-	for _, part := range []struct {
-		stored string
-		into   any
-	}{{envelope, &l.Envelope}, {origin, &l.Origin}, {ds, &l.Deliveries}} {
-		if err == nil {
-			err = json.Unmarshal([]byte(part.stored), part.into)
-		}
-	}
-	return l, err
-}
-
-func loadFacts(stored string, size int64, sum []byte) (mail.Facts, error) {
-	var f storedFacts
-	if err := json.Unmarshal([]byte(stored), &f); err != nil {
-		return mail.Facts{}, err
-	}
-	out := mail.Facts{
-		Size: size, Received: f.Received, HasID: f.HasID, EightBit: f.EightBit,
-		HeaderUTF8: f.HeaderUTF8, Null: f.Null, LongLine: f.LongLine,
-	}
-	copy(out.SHA256[:], sum)
-	return out, nil
+// take adds what a claim returns.
+func (c *claim) take(ctx context.Context, rows pgx.Rows) error {
+	leases, aside, err := collectLeases(rows)
+	c.leases = append(c.leases, leases...)
+	c.s.putAside(ctx, aside)
+	return err
 }

@@ -91,7 +91,5 @@ func (c *claim) byDomains(ctx context.Context, domains []string) error {
 	if err != nil {
 		return err
 	}
-	leases, err := pgx.CollectRows(rows, scanLease)
-	c.leases = append(c.leases, leases...)
-	return err
+	return c.take(ctx, rows)
 }

@@ -43,7 +43,7 @@ func filtered(f store.Filter, args ...any) (*conditions, error) {
 	}
 	if f.Sender != "" {
 		w.from += ` JOIN messages m ON m.id = d.message_id`
-		const sender = `coalesce(m.envelope::json->>'sender', '')`
+		const sender = `(` + senderToken + `::json #>> '{}')`
 		switch {
 		case f.Sender == "<>":
 			w.and(sender + ` = ''`)
@@ -75,6 +75,11 @@ func filtered(f store.Filter, args ...any) (*conditions, error) {
 	}
 	return w, nil
 }
+
+// senderToken is the JSON string of a stored envelope's sender; NULL where there is
+// none that could be read. Reading the envelope as JSON would end the query at one
+// that is damaged.
+const senderToken = `substring(m.envelope FROM '"sender":("(?:[^"\\[:cntrl:]]|\\["\\/bfnrt]|\\u(?!0000|[dD][89a-fA-F])[0-9a-fA-F]{4})*")')`
 
 func openStates() []store.State {
 	return slices.DeleteFunc(store.States(), func(s store.State) bool { return !s.Open() })

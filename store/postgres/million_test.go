@@ -15,7 +15,7 @@ func fill(t *testing.T, name string, messages, domains, dead int) {
 	t.Helper()
 	exec(t, name, `WITH m AS (
 		INSERT INTO messages (id, tid, envelope, origin, facts, trace, size, sha256, open, created_at)
-		SELECT lpad(i::text, 26, '0'), 't', '{"sender":"juliet@capulet.example"}', '{}', '{}', '', 10, '', 1, now() - i % 3000 * interval '1 minute'
+		SELECT lpad(i::text, 26, '0'), 't', '{"sender":"juliet@capulet.example","recipients":[{"address":"x@d.example"}]}', '{}', '{}', '', 10, '', 1, now() - i % 3000 * interval '1 minute'
 		FROM generate_series(1, $1::int) i RETURNING id, created_at)
 		INSERT INTO deliveries (message_id, n, rcpt, domain, state, due_at, expires_at, node, token, attempt, unsettled, in_doubt, delayed,
 			last_text, began_at, ended_at, outcome, created_at)

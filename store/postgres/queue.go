@@ -15,7 +15,7 @@ import (
 const (
 	defaultList = 1000
 	entryFields = `
-	d.message_id, d.n, d.state, m.envelope::json->>'sender', d.rcpt, d.domain, d.next, m.size, d.attempt,
+	d.message_id, d.n, d.state, ` + senderToken + `, d.rcpt, d.domain, d.next, m.size, d.attempt,
 	(extract(epoch FROM now() - d.created_at) * 1e9)::bigint,
 	CASE WHEN d.state IN ('due', 'deferred', 'leased') THEN round(extract(epoch FROM d.due_at - now()))::bigint ELSE 0 END,
 	d.settled_at, d.in_doubt, d.doubt_way, d.last_text`
@@ -24,10 +24,14 @@ const (
 func scanEntry(row pgx.CollectableRow) (store.Entry, error) {
 	var e store.Entry
 	var settled *time.Time
-	err := row.Scan(&e.ID, &e.N, &e.State, &e.Sender, &e.Rcpt, &e.Domain, &e.Next, &e.Size, &e.Attempts, &e.Age, &e.DueSecs,
+	var sender *string
+	err := row.Scan(&e.ID, &e.N, &e.State, &sender, &e.Rcpt, &e.Domain, &e.Next, &e.Size, &e.Attempts, &e.Age, &e.DueSecs,
 		&settled, &e.InDoubt, &e.DoubtWay, &e.Last)
 	if settled != nil {
 		e.Settled = *settled
+	}
+	if e.Sender = store.UnknownSender; sender != nil {
+		json.Unmarshal([]byte(*sender), &e.Sender) // a whole JSON string, by senderToken
 	}
 	e.AgeSecs = int64(e.Age / time.Second)
 	return e, err
@@ -104,19 +108,19 @@ func (s *Store) Show(ctx context.Context, id mail.ID) (store.Record, error) {
 }
 
 func showMessage(ctx context.Context, tx pgx.Tx, id mail.ID) (store.Record, error) {
-	var envelope, origin string
+	var envelope, origin, facts string
 	var trace, sum []byte
 	r := store.Record{ID: id}
-	err := tx.QueryRow(ctx, `SELECT tid, envelope, origin, trace, size, sha256, created_at FROM messages WHERE id = $1`, id).
-		Scan(&r.Transfer, &envelope, &origin, &trace, &r.Size, &sum, &r.Stored)
+	err := tx.QueryRow(ctx, `SELECT tid, envelope, origin, facts, trace, size, sha256, created_at FROM messages WHERE id = $1`, id).
+		Scan(&r.Transfer, &envelope, &origin, &facts, &trace, &r.Size, &sum, &r.Stored)
 	if err != nil {
 		return r, err
 	}
 	r.Trace, r.SHA256 = string(trace), hex.EncodeToString(sum)
-	if err := json.Unmarshal([]byte(envelope), &r.Envelope); err != nil {
-		return r, err
+	if r.Envelope, r.Origin, _, err = readMessage(envelope, origin, facts, r.Size, sum); err != nil {
+		r.Unreadable = err.Error()
 	}
-	return r, json.Unmarshal([]byte(origin), &r.Origin)
+	return r, nil
 }
 
 func scanTry(row pgx.CollectableRow) (store.Try, error) {
@@ -131,5 +135,8 @@ func scanTry(row pgx.CollectableRow) (store.Try, error) {
 	if ended != nil {
 		t.Ended = *ended
 	}
-	return t, loadOutcome(outcome, &t)
+	if err := loadOutcome(outcome, &t); err != nil {
+		t.Text = "what it came to cannot be read: " + err.Error()
+	}
+	return t, nil
 }

@@ -17,7 +17,7 @@ func TestLongQueue(t *testing.T) {
 	const each = 20000
 	for i, due := range []string{"+ interval '1 hour'", "- interval '1 hour'"} {
 		exec(t, name, `WITH m AS (
-			INSERT INTO messages SELECT lpad(i::text, 26, '0'), 't', '{}', '{}', '{}', '', 10, '', NULL, NULL, 1, now(), NULL
+			INSERT INTO messages SELECT lpad(i::text, 26, '0'), 't', '{"recipients":[{"address":"x@slow.example"}]}', '{}', '{}', '', 10, '', NULL, NULL, 1, now(), NULL
 			FROM generate_series($1::int + 1, $1 + $2) i RETURNING id)
 			INSERT INTO deliveries SELECT id, 0, 'x@slow.example', 'slow.example', 'deferred', now() `+due+`, now() + interval '5 days', '', 1, 1, 0,
 				false, false, 'no', now(), now(), '{}' FROM m`, i*each, each)

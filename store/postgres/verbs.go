@@ -224,7 +224,10 @@ func (s *Store) Seize(ctx context.Context, id mail.ID, n int, by string, lease t
 			if err != nil {
 				return err
 			}
-			leases, err = pgx.CollectRows(rows, scanLease)
+			var aside []unread
+			if leases, aside, err = collectLeases(rows); err == nil && len(aside) > 0 {
+				err = aside[0].why
+			}
 			return err
 		})
 	})

@@ -2,6 +2,8 @@ package sqlite
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"mailxmppd/store"
@@ -27,23 +29,28 @@ const (
 // Claim implements store.Store. A lease that ran out is claimed like anything
 // else that is due, and an attempt that had begun under it counts as ended in
 // doubt.
-func (s *Store) Claim(ctx context.Context, n int, lease time.Duration, busy []string, perDest int) (leases []store.Lease, err error) {
+func (s *Store) Claim(ctx context.Context, n int, lease time.Duration, busy []string, perDest int) ([]store.Lease, error) {
 	if n <= 0 {
 		return nil, nil
 	}
 	p := newPicking(n, busy, perDest)
-	err = s.writer.do(ctx, claiming, 0, func(c *conn) error {
-		leases = nil
+	var got claimed
+	err := s.writer.do(ctx, claiming, 0, func(c *conn) error {
+		got = claimed{}
 		p.reset()
 		now := s.now()
 		if err := p.byTime(c, now); err != nil {
 			return err
 		}
-		leases, err = claimGroups(c, p.groups, now, now+millis(lease))
-		return err
+		return got.groups(c, p.groups, now, now+millis(lease))
 	})
-	if err != nil || len(leases) == n || !p.blocked {
-		return leases, err
+	if err != nil {
+		return nil, err
+	}
+	s.tell(got.aside)
+	leases := got.leases
+	if len(leases) == n || !p.blocked {
+		return leases, nil
 	}
 	// Beside the writer, since it may pass many domains; what was taken
 	// meanwhile is not claimed again.
@@ -55,17 +62,40 @@ func (s *Store) Claim(ctx context.Context, n int, lease time.Duration, busy []st
 	if err := s.read(ctx, func(c *conn) error { return p.byDomain(c, s.now(), &s.walked) }); err != nil || len(p.groups) == 0 {
 		return leases, err
 	}
-	var more []store.Lease
-	err = s.writer.do(ctx, claiming, 0, func(c *conn) (err error) {
+	err = s.writer.do(ctx, claiming, 0, func(c *conn) error {
+		got = claimed{}
 		now := s.now()
-		more, err = claimGroups(c, p.groups, now, now+millis(lease))
-		return err
+		return got.groups(c, p.groups, now, now+millis(lease))
 	})
-	return append(leases, more...), err
+	if err != nil {
+		return leases, err
+	}
+	s.tell(got.aside)
+	return append(leases, got.leases...), nil
 }
 
-func claimGroups(c *conn, groups []group, now, until int64) ([]store.Lease, error) {
-	return claimWithin(c, groups, now, until, 0, neverDue)
+// claimed is what came of some groups.
+type claimed struct {
+	leases []store.Lease
+	aside  []aside
+}
+
+func (got *claimed) groups(c *conn, groups []group, now, until int64) error {
+	for _, g := range groups {
+		first, last := deliveryKeys(g.num)
+		l, err := claimGroup(c, g, now, until, first, last)
+		switch {
+		case errors.Is(err, store.ErrUnreadable):
+			got.aside = append(got.aside, aside{l.ID, g.domain, err})
+			err = putAside(c, g, now, first, last, err)
+		case err == nil && len(l.Deliveries) > 0:
+			got.leases = append(got.leases, l)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // claimWithin leases those deliveries of the groups whose keys lie in a range.
@@ -83,16 +113,21 @@ func claimWithin(c *conn, groups []group, now, until, from, to int64) (leases []
 	return leases, nil
 }
 
+// claimGroup leases the due deliveries of a group within a range. With
+// store.ErrUnreadable comes the message's id, and nothing was changed.
 func claimGroup(c *conn, g group, now, until, first, last int64) (store.Lease, error) {
 	r, err := c.first("SELECT "+messageColumns+" FROM messages WHERE num = ?", g.num)
-	if err != nil || r == nil {
-		return store.Lease{}, err
-	}
-	m, err := scanMessage(r)
 	if err != nil {
 		return store.Lease{}, err
 	}
+	if r == nil { // it would be found due for ever
+		return store.Lease{}, fmt.Errorf("%w: there is no row of number %d", store.ErrUnreadable, g.num)
+	}
+	m, err := scanMessage(r)
 	l := m.lease(g.domain, now)
+	if err != nil {
+		return l, err
+	}
 	l.Next = g.next
 	err = c.query(dueOfGroup, []any{first, last, g.domain, g.next, now}, func(r row) error {
 		expires := m.expires + r.int(7)
@@ -102,6 +137,9 @@ func claimGroup(c *conn, g group, now, until, first, last int64) (store.Lease, e
 		})
 		return nil
 	})
+	if err == nil {
+		err = l.CheckDeliveries()
+	}
 	if err != nil || len(l.Deliveries) == 0 {
 		return l, err
 	}

@@ -117,18 +117,16 @@ type message struct {
 
 const messageColumns = "num, id, tid, envelope, origin, trace, size, sha256, received, flags, created, expires"
 
+// scanMessage reads messageColumns. With store.ErrUnreadable comes what could be
+// read.
 func scanMessage(r row) (*message, error) {
 	m := &message{
 		num: r.int(0), id: mail.ID(r.text(1)), tid: r.text(2), trace: r.blob(5),
 		facts: factsOf(r.int(6), r.blob(7), r.int(8), r.int(9)), created: r.int(10), expires: r.int(11),
 	}
-	if err := json.Unmarshal([]byte(r.text(3)), &m.envelope); err != nil {
-		return nil, fmt.Errorf("stored envelope of %s: %w", m.id, err)
-	}
-	if err := json.Unmarshal([]byte(r.text(4)), &m.origin); err != nil {
-		return nil, fmt.Errorf("stored origin of %s: %w", m.id, err)
-	}
-	return m, nil
+	var err error
+	m.envelope, m.origin, err = store.ReadStored(r.text(3), r.text(4))
+	return m, err
 }
 
 // lease makes a lease of m for one domain, its deliveries still to be filled
@@ -140,9 +138,13 @@ func (m *message) lease(domain string, now int64) store.Lease {
 	}
 }
 
-func scanEnvelope(s string) (e mail.Envelope, err error) {
-	if err = json.Unmarshal([]byte(s), &e); err != nil {
-		err = fmt.Errorf("stored envelope: %w", err)
+// senderOf is what a list shows for the sender of a stored envelope.
+func senderOf(envelope string) string {
+	var e struct {
+		Sender mail.Address `json:"sender"`
 	}
-	return e, err
+	if err := json.Unmarshal([]byte(envelope), &e); err != nil {
+		return store.UnknownSender
+	}
+	return e.Sender.String()
 }

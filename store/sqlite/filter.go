@@ -35,7 +35,8 @@ func filtered(f store.Filter, now int64) *conditions {
 	if f.Domain != "" {
 		w.and("d.domain = ?", f.Domain)
 	}
-	const sender = "json_extract(m.envelope, '$.sender')"
+	// What is no JSON would end the query.
+	const sender = "CASE WHEN json_valid(m.envelope) THEN json_extract(m.envelope, '$.sender') END"
 	switch {
 	case f.Sender == "":
 	case f.Sender == "<>":

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"slices"
 	"sort"
 	"time"
@@ -45,10 +46,7 @@ func (s *Store) List(ctx context.Context, f store.Filter) (out []store.Entry, er
 			out, message = append(out, message...), message[:0]
 		}
 		err := c.query("SELECT "+entryColumns+" FROM "+w.from+w.where()+" ORDER BY d.key DESC", w.args, func(r row) error {
-			e, err := entryOf(r, now)
-			if err != nil {
-				return err
-			}
+			e := entryOf(r, now)
 			if len(message) > 0 && message[0].ID != e.ID {
 				if flush(); len(out) >= limit {
 					return errEnough
@@ -64,13 +62,9 @@ func (s *Store) List(ctx context.Context, f store.Filter) (out []store.Entry, er
 }
 
 // entryOf reads what an entry has of entryColumns.
-func entryOf(r row, now int64) (store.Entry, error) {
-	m, err := scanEnvelope(r.text(4))
-	if err != nil {
-		return store.Entry{}, err
-	}
+func entryOf(r row, now int64) store.Entry {
 	e := store.Entry{
-		ID: mail.ID(r.text(0)), N: int(r.int(1)), State: stateOf(r.int(2)), Sender: m.Sender.String(), Rcpt: r.text(5),
+		ID: mail.ID(r.text(0)), N: int(r.int(1)), State: stateOf(r.int(2)), Sender: senderOf(r.text(4)), Rcpt: r.text(5),
 		Domain: r.text(6), Size: r.int(7), Attempts: int(r.int(8)), Age: duration(max(0, now-r.int(9))),
 		InDoubt: r.bool(10), Last: r.text(11), DoubtWay: store.Way(r.text(21)), Next: r.text(23),
 	}
@@ -87,19 +81,22 @@ func entryOf(r row, now int64) (store.Entry, error) {
 			}
 		}
 	}
-	return e, nil
+	return e
 }
 
 // Show implements store.Queue.
 func (s *Store) Show(ctx context.Context, id mail.ID) (rec store.Record, err error) {
 	err = s.snapshot(ctx, func(c *conn) error {
 		m, err := findMessage(c, id)
-		if err != nil {
+		if err != nil && !errors.Is(err, store.ErrUnreadable) {
 			return err
 		}
 		rec = store.Record{
 			ID: m.id, Transfer: m.tid, Envelope: m.envelope, Size: m.facts.Size,
 			SHA256: hex.EncodeToString(m.facts.SHA256[:]), Origin: m.origin, Trace: string(m.trace), Stored: time.UnixMilli(m.created).UTC(),
+		}
+		if err != nil {
+			rec.Unreadable = err.Error()
 		}
 		first, last := deliveryKeys(m.num)
 		err = c.query(`SELECT delivery & 65535, number, began, ended, result, status, text, remote, remote_id, proof, tls, way
@@ -122,12 +119,11 @@ func (s *Store) Show(ctx context.Context, id mail.ID) (rec store.Record, err err
 		now := s.now()
 		return c.query("SELECT "+entryColumns+` FROM deliveries d JOIN messages m ON m.num = d.key >> 16
 			WHERE d.key BETWEEN ? AND ? ORDER BY d.key`, []any{first, last}, func(r row) error {
-			e, err := entryOf(r, now)
-			rec.Deliveries = append(rec.Deliveries, e)
+			rec.Deliveries = append(rec.Deliveries, entryOf(r, now))
 			if began := r.int(13); began > 0 {
 				rec.Attempts = append(rec.Attempts, tryOf(row{r[1], r[8], r[13], r[14], r[15], r[16], r[11], r[17], r[18], r[19], r[20], r[22]}))
 			}
-			return err
+			return nil
 		})
 	})
 	sort.SliceStable(rec.Attempts, func(i, j int) bool {

@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"mailxmppd/mail"
 	"mailxmppd/store"
 	"mailxmppd/store/storetest"
 )
@@ -43,6 +44,20 @@ func (o *opener) Kill(t *testing.T, s store.Store) {
 		t.Fatal(err)
 	}
 	o.dir = left
+}
+
+func (o *opener) Damage(t *testing.T, s store.Store, id mail.ID, column, value string) {
+	t.Helper()
+	err := s.(*Store).writer.do(t.Context(), plain, 0, func(c *conn) error {
+		n, err := c.exec("UPDATE messages SET "+column+" = ? WHERE id = ?", value, string(id))
+		if err == nil && n != 1 {
+			err = store.ErrNotFound
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func open(t testing.TB, path string) *Store {

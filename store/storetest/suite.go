@@ -24,6 +24,8 @@ type Opener interface {
 	// Kill ends s as if its process had been killed: what was not durable may
 	// be gone, nothing is tidied up, and Open may follow.
 	Kill(t *testing.T, s store.Store)
+	// Damage writes a value into a text column of a message's row.
+	Damage(t *testing.T, s store.Store, id mail.ID, column, value string)
 }
 
 // Run runs the suite, each test on a store of its own from newOpener.
@@ -40,6 +42,7 @@ func Run(t *testing.T, newOpener func(t *testing.T) Opener) {
 		{"operator", operatorTests()},
 		{"verbs", verbTests()},
 		{"lists", listTests()},
+		{"unreadable", unreadableTests()},
 		{"contacts", contactTests()},
 		{"grants", grantTests()},
 		{"reopen", reopenTests()},

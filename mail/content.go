@@ -139,6 +139,8 @@ type factScanner struct {
 	line   int    // octets of the current line so far
 	name   []byte // start of the current header line
 	cr     bool   // the last octet was CR
+	begun  bool   // there was an octet
+	folded bool   // the first of all was white space
 
 	crs, pairs int64 // CR in all, and those before an LF
 	bareLF     bool  // an LF without CR was seen
@@ -149,6 +151,9 @@ type factScanner struct {
 func (s *factScanner) bareLineEnd() bool { return s.bareLF || s.crs != s.pairs }
 
 func (s *factScanner) write(p []byte) {
+	if !s.begun && len(p) > 0 {
+		s.begun, s.folded = true, p[0] == ' ' || p[0] == '\t'
+	}
 	s.crs += int64(bytes.Count(p, []byte{'\r'}))
 	for len(p) > 0 {
 		if s.inBody {

@@ -32,6 +32,11 @@ func (s *Scanner) Size() int64 { return s.size }
 // further by SMTP (RFC 5321 section 2.3.8).
 func (s *Scanner) BareLineEnd() bool { return s.scan.bareLineEnd() }
 
+// BeginsFolded reports whether the content begins with white space: whatever
+// field is put before it, as a gateway has to, would be continued by its first
+// line (RFC 5322 section 2.2.3).
+func (s *Scanner) BeginsFolded() bool { return s.scan.folded }
+
 // Facts returns what was found so far, as if the content ended here; more may
 // be written after it.
 func (s *Scanner) Facts() Facts {

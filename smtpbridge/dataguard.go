@@ -45,6 +45,9 @@ func (g *contentGuard) line(p []byte) (n int, ended bool) {
 		endsInCR = text[len(text)-1] == '\r'
 	}
 	g.header.text(text)
+	if g.header.leading() {
+		g.refuse(serverReply{550, "5.6.0", "message begins with white space, which would continue a header field of another"})
+	}
 	g.length += len(text)
 	g.cr = endsInCR
 	if lf < 0 {

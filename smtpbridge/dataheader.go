@@ -27,6 +27,11 @@ func (g *headerGuard) text(p []byte) {
 	g.line += len(p)
 }
 
+// leading reports whether the header begins with a folded line. It continues
+// nothing (RFC 5322 section 2.2.3), until somebody puts a field before it: then it
+// is a part of that field, as it would be of our verdict.
+func (g *headerGuard) leading() bool { return !g.done && g.lines == 0 && g.line > 0 && g.folded }
+
 // endLine ends the current line, whose last octet is CR unless its end is a
 // bare LF. A line that is neither a field nor the
 // continuation of one ends the header, as an empty one does: what follows is

@@ -23,6 +23,8 @@ func verify(s *mail.Scanner, o *offer) *mail.Failure {
 		return mail.Fail(mail.Malformed, "content does not have the hash that was offered", nil)
 	case s.BareLineEnd() && o.env.Body != mail.BodyBinaryMIME:
 		return mail.Fail(mail.NoConversion, "content has a CR or LF that is not part of CRLF", nil).WithStatus("5.6.0")
+	case s.BeginsFolded():
+		return mail.Fail(mail.NoConversion, "content begins with white space, which would continue the last field of the trace", nil).WithStatus("5.6.0")
 	case facts.Received+countReceived(o.trace) > mail.MaxHops:
 		return mail.Fail(mail.Loop, "", nil)
 	}

@@ -162,6 +162,8 @@ func TestOffers(t *testing.T) {
 
 		{"bare LF", nil, "", []byte("a: b\r\n\r\nx\ny\r\n"), "error not-acceptable 5.6.0"},
 		{"bare CR", nil, "", []byte("a: b\r\n\r\nx\ry\r\n"), "error not-acceptable 5.6.0"},
+		{"a folded first line", nil, "", []byte(" permitted\r\na: b\r\n\r\nx\r\n"), "error not-acceptable 5.6.0"},
+		{"a folded first line in binary", map[string]string{"body": "BINARYMIME"}, "", []byte("\tpermitted\r\n"), "error not-acceptable 5.6.0"},
 		{"CR at the end", nil, "", []byte("a: b\r\n\r\nx\r"), "error not-acceptable 5.6.0"},
 		{"bare LF in binary", map[string]string{"body": "BINARYMIME"}, "", []byte("a: b\r\n\r\nx\ny\x00\r\n"), "accepted id"},
 		{"empty content", nil, "", nil, "accepted id"},
@@ -287,12 +289,16 @@ func TestWrongHashAtCommit(t *testing.T) {
 	}
 }
 
+// TestBareLineEndsInChunks has the other thing that is refused of content, too:
+// a first line that would continue what a gateway puts before it.
 func TestBareLineEndsInChunks(t *testing.T) {
 	for _, c := range []struct{ a, b, want string }{
 		{"a: b\r", "\n\r\nx\r\n", "accepted id"},
 		{"a: b\r", "x\r\n", "error not-acceptable 5.6.0"},
 		{"a: b", "\nx\r\n", "error not-acceptable 5.6.0"},
 		{"a: b\r\n", "\n", "error not-acceptable 5.6.0"},
+		{"a: b\r\n", " c\r\n", "accepted id"},
+		{" ", "a: b\r\n", "error not-acceptable 5.6.0"},
 		{"a: b\r\n", "\r\r\n", "error not-acceptable 5.6.0"},
 	} {
 		x := newSetup()

@@ -17,8 +17,9 @@ var ErrTooMany = errors.New("too many are kept already")
 // puts them into one form.
 type Grants interface {
 	// PutGrant replaces what is stored under g's name; Created stays that of the
-	// first. A new one is stored only within the bounds: ErrTooMany otherwise.
-	// Idempotence key: the name.
+	// first. A new one is stored only within the bounds: ErrTooMany otherwise; with
+	// b.Fresh only a new one is, ErrExists for all but one of those who store it at
+	// the same time. Idempotence key: the name.
 	PutGrant(ctx context.Context, g Grant, b GrantBounds) error
 	// DeleteGrant forgets one; ErrNotFound if there is none.
 	DeleteGrant(ctx context.Context, n GrantName) error
@@ -90,9 +91,11 @@ type Grant struct {
 // GrantBounds bound how many there are before a new one is stored; 0 for no
 // bound.
 type GrantBounds struct {
-	PerRecipient int `json:"per_recipient"` // of the same kind, recipient and origin
-	PerAuthor    int `json:"per_author"`    // of the same kind and author
-	PerPeer      int `json:"per_peer"`      // of the same kind and peer
+	// Fresh stores nothing in the place of what has not expired.
+	Fresh        bool `json:"fresh,omitempty"`
+	PerRecipient int  `json:"per_recipient"` // of the same kind, recipient and origin
+	PerAuthor    int  `json:"per_author"`    // of the same kind and author
+	PerPeer      int  `json:"per_peer"`      // of the same kind and peer
 }
 
 // GrantFilter chooses what Grants lists.

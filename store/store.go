@@ -38,6 +38,8 @@ var (
 	ErrFull = errors.New("store is full")
 	// ErrNewer means that the store's schema is newer than this program.
 	ErrNewer = errors.New("store was written by a newer version of this program")
+	// ErrReport means that a report is too large to go with its message.
+	ErrReport = errors.New("report is longer than a piece of content")
 )
 
 // PieceSize is how content is cut in the store: every piece but the last has
@@ -135,11 +137,12 @@ type Store interface {
 	TLSReports
 	Signing
 	ReturnPaths
+	Uses
 	Queue
 
 	// Maintain removes what has outlived its retention: acceptances, open
 	// transfers, traces of finished messages, the content of dropped ones,
-	// expired policies, grants and return paths, old days of TLS reports, content
+	// expired policies, grants, return paths and uses, old days of TLS reports, content
 	// that nothing refers to.
 	// At most one bounded batch of each a call; more reports that some is left.
 	Maintain(ctx context.Context, r Retention) (more bool, err error)
@@ -233,6 +236,11 @@ type NewMessage struct {
 	Lifetime time.Duration // until its deliveries expire
 	First    []First       // per recipient how its delivery starts; nil: all due now
 	Lease    Own           // deliveries to start with a lease
+
+	// Reports are about this message, and stored in its transaction if anything
+	// of it is: a repetition, or an Accept without a new recipient, stores none.
+	// Their content is of one piece at most, and they start without leases.
+	Reports []NewMessage
 }
 
 // First is how a delivery starts when it is not simply due now. With a failure

@@ -65,7 +65,7 @@ func (s *Store) Accept(ctx context.Context, k store.TransferKey, h store.Content
 	if a.open {
 		row.size = h.Size
 	}
-	if err := s.submit(ctx, &op{accept: a, octets: len(row.body)}); err != nil {
+	if err := s.submit(ctx, &op{accept: a, octets: row.octets()}); err != nil {
 		return nil, nil, err
 	}
 	if a.row == nil {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"mailxmppd/store"
 )
@@ -27,11 +28,39 @@ const putGrant = `INSERT INTO grants AS g (` + grantColumns + `)
 
 // PutGrant implements store.Grants.
 func (s *Store) PutGrant(ctx context.Context, g store.Grant, b store.GrantBounds) error {
+	if !b.Fresh {
+		return s.putGrant(ctx, s.pool, g, b)
+	}
+	// Who stores the same at the same time waits, and then sees it.
+	var there bool
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, lockKey("grant", s.schema, string(g.Kind), g.Recipient, g.Author)); err != nil {
+			return err
+		}
+		err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM grants WHERE kind = $1 AND recipient = $2 AND author = $3 AND expires_at > now())`,
+			string(g.Kind), g.Recipient, g.Author).Scan(&there)
+		if err != nil || there {
+			return err
+		}
+		return s.putGrant(ctx, tx, g, b)
+	})
+	if err == nil && there {
+		return store.ErrExists
+	}
+	return failed(err)
+}
+
+// executor is a pool or a transaction.
+type executor interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}
+
+func (s *Store) putGrant(ctx context.Context, on executor, g store.Grant, b store.GrantBounds) error {
 	expires := g.Expires
 	if expires.IsZero() {
 		expires = endOfTime
 	}
-	tag, err := s.pool.Exec(ctx, putGrant, string(g.Kind), g.Recipient, g.Author, g.Peer, string(g.State), string(g.Origin),
+	tag, err := on.Exec(ctx, putGrant, string(g.Kind), g.Recipient, g.Author, g.Peer, string(g.State), string(g.Origin),
 		orEmpty(g.Key), g.Text, g.Told, expires, int64(b.PerRecipient), int64(b.PerAuthor), int64(b.PerPeer))
 	if err == nil && tag.RowsAffected() == 0 {
 		return store.ErrTooMany

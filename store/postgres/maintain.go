@@ -89,6 +89,10 @@ func removals(r store.Retention) []struct {
 			DELETE FROM return_paths WHERE ctid = ANY (ARRAY(
 				SELECT ctid FROM return_paths WHERE expires_at <= now() - $2 * interval '1 second'
 				ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED))`, 0},
+		{"expired uses", `
+			DELETE FROM uses WHERE ctid = ANY (ARRAY(
+				SELECT ctid FROM uses WHERE expires_at <= now() - $2 * interval '1 second'
+				ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED))`, 0},
 	}
 }
 

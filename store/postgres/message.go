@@ -21,6 +21,7 @@ type messageRow struct {
 	size, contentID              int64
 	deliveries                   []deliveryRow
 	inserted                     bool // false after the commit: the id was there before
+	reports                      []*messageRow
 }
 
 type deliveryRow struct {
@@ -77,7 +78,45 @@ func (s *Store) newRow(m store.NewMessage) (*messageRow, error) {
 	for n := range m.Envelope.Recipients {
 		row.deliveries[n] = s.newDelivery(m, n)
 	}
+	for _, r := range m.Reports {
+		report, err := s.newReport(r)
+		if err != nil {
+			return nil, err
+		}
+		row.reports = append(row.reports, report)
+	}
 	return row, nil
+}
+
+// newReport is newRow for a message that goes with another, its content
+// included.
+func (s *Store) newReport(m store.NewMessage) (*messageRow, error) {
+	switch {
+	case m.Content == nil:
+		return nil, errNoContent
+	case m.Content.Size() > store.PieceSize:
+		return nil, fmt.Errorf("%s: %w", m.ID, store.ErrReport)
+	}
+	m.Lease = store.Own{} // nobody would be told of the lease
+	row, err := s.newRow(m)
+	if err == nil {
+		row.size = m.Content.Size()
+		row.body, err = readAll(m.Content)
+	}
+	return row, err
+}
+
+// all are the rows of a message and of the reports about it: a repetition finds
+// them there like itself.
+func (r *messageRow) all() []*messageRow { return append([]*messageRow{r}, r.reports...) }
+
+// octets is how much content goes with the row.
+func (r *messageRow) octets() int {
+	n := len(r.body)
+	for _, report := range r.reports {
+		n += report.octets()
+	}
+	return n
 }
 
 // newDelivery is how recipient n of m starts.
@@ -124,7 +163,7 @@ func firstState(f store.First) store.State {
 
 // claimable reports whether a delivery is there for anybody to claim.
 func (r *messageRow) claimable() bool {
-	return slices.ContainsFunc(r.deliveries, func(d deliveryRow) bool { return d.state.Open() && d.state != store.Leased })
+	return len(r.reports) > 0 || slices.ContainsFunc(r.deliveries, func(d deliveryRow) bool { return d.state.Open() && d.state != store.Leased })
 }
 
 // anyOpen reports whether a delivery is not settled from the start, so that

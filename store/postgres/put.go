@@ -28,14 +28,23 @@ func (s *Store) PutMessage(ctx context.Context, m store.NewMessage) ([]store.Lea
 	if err != nil {
 		return nil, err
 	}
+	if len(row.reports) > 0 { // seldom
+		there, err := s.isThere(ctx, row.id)
+		if err != nil {
+			return nil, err
+		}
+		if there {
+			row.reports = nil
+		}
+	}
 	switch {
 	case m.Content == nil:
 		err = errNoContent
 	case !row.anyOpen(): // nobody will ask for its content
-		err = s.submit(ctx, &op{put: row})
+		err = s.submit(ctx, &op{put: row, octets: row.octets()})
 	case m.Content.Size() <= smallContent:
 		if err = s.loadContent(ctx, row, m.Content); err == nil {
-			err = s.submit(ctx, &op{put: row, octets: len(row.body)})
+			err = s.submit(ctx, &op{put: row, octets: row.octets()})
 		}
 	default:
 		err = s.putLarge(ctx, row, m.Content)
@@ -80,9 +89,8 @@ func (s *Store) putLarge(ctx context.Context, row *messageRow, c mail.Content) e
 		return err
 	}
 	defer release()
-	var there bool // a repetition need not write its content again
-	if err := s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM messages WHERE id = $1)`, row.id).Scan(&there); err != nil || there {
-		return failed(err)
+	if there, err := s.isThere(ctx, row.id); err != nil || there { // a repetition need not write its content again
+		return err
 	}
 	if err := s.loadContent(ctx, row, c); err != nil {
 		return err
@@ -92,7 +100,7 @@ func (s *Store) putLarge(ctx context.Context, row *messageRow, c mail.Content) e
 			return err
 		}
 		b := &pgx.Batch{}
-		queueMessages(b, []*messageRow{row})
+		queueMessages(b, row.all())
 		if row.claimable() {
 			b.Queue(`SELECT pg_notify($1, $2)`, s.channel(), s.node)
 		}
@@ -113,6 +121,12 @@ func (s *Store) putLarge(ctx context.Context, row *messageRow, c mail.Content) e
 		s.wakeSelf()
 	}
 	return nil
+}
+
+// isThere reports whether a message is stored already.
+func (s *Store) isThere(ctx context.Context, id mail.ID) (there bool, err error) {
+	err = s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM messages WHERE id = $1)`, id).Scan(&there)
+	return there, failed(err)
 }
 
 // loadContent reads content into the row, or, where it is longer than a piece,

@@ -210,9 +210,9 @@ func (s *Store) queueGroup(b *pgx.Batch, group, accepts []*op) {
 	for _, o := range group {
 		switch {
 		case o.put != nil:
-			rows = append(rows, o.put)
+			rows = append(rows, o.put.all()...)
 		case o.accept != nil && o.err == nil && o.accept.row != nil:
-			rows = append(rows, o.accept.row)
+			rows = append(rows, o.accept.row.all()...)
 		}
 		notify = notify || o.err == nil && o.makesDue()
 	}

@@ -22,7 +22,7 @@ func (s *Store) Accept(ctx context.Context, k store.TransferKey, h store.Content
 	}
 	var left int64
 	fresh := false
-	err = s.writer.do(ctx, taking, len(d.inline)+1024, func(c *conn) (err error) {
+	err = s.writer.do(ctx, taking, d.weight(), func(c *conn) (err error) {
 		accepted, leases, left, fresh = nil, nil, 0, false
 		t, o, err := find(c, k)
 		if err != nil {
@@ -111,6 +111,9 @@ func (s *Store) takeIn(c *conn, k store.TransferKey, h store.ContentHash, d *dra
 	}
 	if num == 0 {
 		return nil, fmt.Errorf("message id %s is in use", d.ID)
+	}
+	if err := s.insertReports(c, d); err != nil {
+		return nil, err
 	}
 	now := s.now()
 	for _, i := range only {

@@ -31,6 +31,16 @@ func (s *Store) PutGrant(ctx context.Context, g store.Grant, b store.GrantBounds
 		expires = g.Expires.UnixMilli()
 	}
 	return s.writer.do(ctx, plain, len(g.Key)+len(g.Text), func(c *conn) error {
+		if b.Fresh {
+			r, err := c.first("SELECT 1 FROM grants WHERE kind = ? AND recipient = ? AND author = ? AND expires > ?",
+				string(g.Kind), g.Recipient, g.Author, s.now())
+			if err != nil {
+				return err
+			}
+			if r != nil {
+				return store.ErrExists
+			}
+		}
 		n, err := c.exec(putGrant, string(g.Kind), g.Recipient, g.Author, g.Peer, string(g.State), string(g.Origin),
 			append([]byte{}, g.Key...), g.Text, g.Told, s.now(), expires, b.PerRecipient, b.PerAuthor, b.PerPeer)
 		if err == nil && n == 0 {

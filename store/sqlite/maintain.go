@@ -21,6 +21,7 @@ func (s *Store) Maintain(ctx context.Context, r store.Retention) (more bool, err
 		func() (bool, error) { return s.expireGrants(ctx, now) },
 		func() (bool, error) { return s.expireTLS(ctx, now-millis(r.TLSReports)) },
 		func() (bool, error) { return s.expireReturnPaths(ctx, now) },
+		func() (bool, error) { return s.expireUses(ctx, now) },
 		func() (bool, error) { return s.sweepLoose(ctx) },
 	} {
 		left, err := step()

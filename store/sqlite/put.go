@@ -20,6 +20,7 @@ type draft struct {
 	size     int64
 	inline   []byte // content of one piece, inserted with the message
 	content  int64  // longer content, staged already; 0: inline or empty
+	reports  []*draft
 }
 
 // PutMessage implements store.Store.
@@ -33,8 +34,11 @@ func (s *Store) PutMessage(ctx context.Context, m store.NewMessage) ([]store.Lea
 	}
 	defer s.unstage(d)
 	var leases []store.Lease
-	err = s.writer.do(ctx, putting, len(d.inline)+1024, func(c *conn) (err error) {
-		leases, _, err = s.insert(c, d, nil)
+	err = s.writer.do(ctx, putting, d.weight(), func(c *conn) (err error) {
+		var num int64
+		if leases, num, err = s.insert(c, d, nil); err == nil && num != 0 {
+			err = s.insertReports(c, d)
+		}
 		return err
 	})
 	if err != nil {
@@ -63,7 +67,50 @@ func (s *Store) draft(m store.NewMessage) (*draft, error) {
 	if err != nil {
 		return nil, fmt.Errorf("origin of %s: %w", m.ID, err)
 	}
-	return &draft{NewMessage: m, envelope: string(envelope), origin: string(origin)}, nil
+	d := &draft{NewMessage: m, envelope: string(envelope), origin: string(origin)}
+	for _, r := range m.Reports {
+		r.Lease = store.Own{} // nobody would be told of the lease
+		report, err := s.draftReport(r)
+		if err != nil {
+			return nil, err
+		}
+		d.reports = append(d.reports, report)
+	}
+	return d, nil
+}
+
+// draftReport is draft for a message that goes with another, its content
+// included.
+func (s *Store) draftReport(m store.NewMessage) (*draft, error) {
+	switch {
+	case m.Content == nil:
+		return nil, fmt.Errorf("report %s without content", m.ID)
+	case m.Content.Size() > store.PieceSize:
+		return nil, fmt.Errorf("%s: %w", m.ID, store.ErrReport)
+	}
+	d, err := s.draft(m)
+	if err != nil {
+		return nil, err
+	}
+	return d, s.stage(context.Background(), d) // one piece: into memory
+}
+
+func (s *Store) insertReports(c *conn, d *draft) error {
+	for _, r := range d.reports {
+		if _, _, err := s.insert(c, r, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// weight is about what d adds to a transaction, in octets.
+func (d *draft) weight() int {
+	n := len(d.inline) + 1024
+	for _, r := range d.reports {
+		n += r.weight()
+	}
+	return n
 }
 
 // first is how the i-th delivery starts.

@@ -45,6 +45,7 @@ func Run(t *testing.T, newOpener func(t *testing.T) Opener) {
 		{"unreadable", unreadableTests()},
 		{"contacts", contactTests()},
 		{"grants", grantTests()},
+		{"reports", reportTests()},
 		{"reopen", reopenTests()},
 		{"together", togetherTests()},
 		{"model", []test{{"random operations agree with a simple model", testModel}}},

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -16,6 +17,7 @@ func grantTests() []test {
 		{"grants are found by either side", testFindGrants},
 		{"grants end when they expire", testGrantsExpire},
 		{"new grants stay within their bounds", testGrantBounds},
+		{"a fresh grant is stored once", testFreshGrants},
 		{"what a peer has heard of is noted for that version", testToldGrants},
 	}
 }
@@ -212,4 +214,40 @@ func testToldGrants(b *fixture) {
 	b.named("told of one", b.grants(store.GrantFilter{Kind: store.GrantGiven, Untold: true, Recipient: g.Recipient}))
 	b.named("there", b.grants(store.GrantFilter{Kind: store.GrantGiven, Recipient: g.Recipient}), "romeo@montague.example juliet@capulet.example")
 	b.ok(b.s.ToldGrant(b.ctx, store.GrantName{Kind: store.GrantGiven, Recipient: "x", Author: "y"}, 1)) // gone meanwhile
+}
+
+func testFreshGrants(b *fixture) {
+	fresh := store.GrantBounds{Fresh: true}
+	g := given("juliet@capulet.example", "romeo@montague.example")
+	g.Expires = time.Now().Add(-time.Hour)
+	b.putGrants(g)
+	g.Expires = time.Time{}
+	g.Text = "first"
+	b.ok(b.s.PutGrant(b.ctx, g, fresh)) // in the place of one that has expired
+	g.Text = "second"
+	b.is(b.s.PutGrant(b.ctx, g, fresh), store.ErrExists)
+	if all := b.grants(store.GrantFilter{Kind: store.GrantGiven}); len(all) != 1 || all[0].Text != "first" {
+		b.Errorf("%+v", all)
+	}
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	stored := 0
+	for i := range 10 {
+		all.Go(func() {
+			g := given("juliet@capulet.example", "paris@verona.example")
+			g.Text = fmt.Sprint(i)
+			err := b.s.PutGrant(b.ctx, g, fresh)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil:
+				stored++
+			case !errors.Is(err, store.ErrExists):
+				b.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	equal(b, "stored at the same time", stored, 1)
+	b.is(b.s.PutGrant(b.ctx, given("nurse@capulet.example", "paris@verona.example"), store.GrantBounds{Fresh: true, PerAuthor: 1}), store.ErrTooMany)
 }

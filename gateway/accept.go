@@ -100,14 +100,37 @@ func (g *Gateway) meant(ctx context.Context, r mail.Recipient) (out mail.Recipie
 	}
 }
 
-// meantAll puts the recipients that are meant in the place of a message's, and
-// tells which of them were returned.
-func (g *Gateway) meantAll(ctx context.Context, m *mail.Message) (returned []bool) {
-	returned = make([]bool, len(m.Envelope.Recipients))
-	for i, r := range m.Envelope.Recipients {
-		m.Envelope.Recipients[i], returned[i], _ = g.meant(ctx, r)
+// meanings are what became of a message's recipients, one entry for each.
+type meanings struct {
+	returned []bool
+	failures []*mail.Failure // why it cannot be told whom the address leads to
+}
+
+// meantAll puts the recipients that are meant in the place of a message's. That
+// they were found at RCPT does not say that they still are: the store may have
+// failed since, or their time is over.
+func (g *Gateway) meantAll(ctx context.Context, m *mail.Message) meanings {
+	all := m.Envelope.Recipients
+	out := meanings{make([]bool, len(all)), make([]*mail.Failure, len(all))}
+	for i, r := range all {
+		all[i], out.returned[i], out.failures[i] = g.meant(ctx, r)
 	}
-	return returned
+	return out
+}
+
+// refused adds what cannot be told to what was judged; nil where there is
+// nothing of either.
+func (m meanings) refused(judged []mail.Judged) []mail.Judged {
+	for i, f := range m.failures {
+		if f == nil {
+			continue
+		}
+		if judged == nil {
+			judged = make([]mail.Judged, len(m.failures))
+		}
+		judged[i].Refusal = f
+	}
+	return judged
 }
 
 // Accept takes responsibility for a message or refuses it (design: cut-through
@@ -141,19 +164,20 @@ func (e *Entrance) Accept(ctx context.Context, c mail.Client, m *mail.Message, p
 type incoming struct {
 	*mail.Message
 	transfer string
+	reports  []store.NewMessage // about it, to be stored with it
 }
 
 // accept ends with a call of the Judge's: it hears of what was taken.
 func (g *Gateway) accept(ctx context.Context, src mail.Source, m *mail.Message, perRecipient bool) []mail.Verdict {
 	m.ID = mail.NewID()
-	returned := g.meantAll(ctx, m) // judged at RCPT
+	meant := g.meantAll(ctx, m)
 	if f := g.looping(m); f != nil {
 		return refusal(f)
 	}
 	if m.Envelope.Sender.IsNull() {
 		m.Origin.Local = g.fromDomain(m.Content)
 	}
-	judged := g.judge(ctx, src, m, m.Content, returned)
+	judged := g.judge(ctx, src, m, m.Content, meant)
 	m.Trace = append(g.vouch(ctx, src, m, m.Content), m.Trace...)
 	trace := g.received(m, src.Client.ESMTP)
 	if g.Judge != nil {
@@ -181,14 +205,14 @@ func (g *Gateway) take(ctx context.Context, m *mail.Message, perRecipient bool) 
 	if f != nil {
 		return refusal(f)
 	}
-	in := incoming{m, mail.TransferID(m.Envelope.Sender, m.Facts)}
+	in := incoming{Message: m, transfer: mail.TransferID(m.Envelope.Sender, m.Facts)}
 	if len(x.aliases) > 0 {
 		// One verdict for an address cannot be made of those for several.
-		verdicts := g.spool(ctx, in, nil)
-		if verdicts[0].Failure == nil {
-			g.tellExpanded(ctx, m, original, x.expanded)
+		if in.reports, f = g.expandedReports(m, m.Content, original, x.expanded); f != nil {
+			return refusal(f)
 		}
-		return verdicts
+		defer closeMessages(in.reports)
+		return g.spool(ctx, in, nil)
 	}
 	if verdicts, done := g.tryCutThrough(ctx, in, perRecipient); done {
 		return verdicts
@@ -212,7 +236,7 @@ func (g *Gateway) spool(ctx context.Context, m incoming, first []store.First) []
 		g.sched.giveBack(res)
 		return refusal(g.storeFailure(err))
 	}
-	g.logAccepted(m.Message)
+	g.logAccepted(m)
 	g.sched.start(leases, res, m.Content)
 	faults.Point("accept.spooled")
 	return []mail.Verdict{{Text: "queued as " + string(m.ID)}}
@@ -233,6 +257,7 @@ func (g *Gateway) newMessage(m incoming, first []store.First, own store.Own) sto
 		Lifetime: g.lifetime(m.Envelope),
 		First:    g.sched.firstTurns(m.Message, first),
 		Lease:    own,
+		Reports:  m.reports,
 	}
 }
 
@@ -266,7 +291,7 @@ func (g *Gateway) fromDomain(content mail.Content) string {
 	return ""
 }
 
-func (g *Gateway) logAccepted(m *mail.Message) {
+func (g *Gateway) logAccepted(m incoming) {
 	rcpts := make([]string, 0, min(len(m.Envelope.Recipients), 10))
 	for _, r := range m.Envelope.Recipients[:min(len(m.Envelope.Recipients), 10)] {
 		rcpts = append(rcpts, r.Address.String())
@@ -274,4 +299,7 @@ func (g *Gateway) logAccepted(m *mail.Message) {
 	g.Log.Info("accepted", "id", m.ID, "dir", "in", "transport", m.Origin.Transport, "from", m.Envelope.Sender,
 		"rcpt", strings.Join(rcpts, ","), "rcpts", len(m.Envelope.Recipients), "peer", m.Origin.Peer,
 		"remote", m.Origin.Remote, "size", m.Facts.Size, "tls", m.Origin.TLS)
+	for _, r := range m.reports {
+		g.Log.Info("dsn queued", "id", r.ID, "for", m.ID, "rcpt", r.Envelope.Recipients[0].Address)
+	}
 }

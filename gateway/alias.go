@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"bytes"
-	"context"
 	"io"
 	"slices"
 
@@ -161,27 +160,26 @@ func passedHere(trace []byte, content mail.Content) (map[string]bool, error) {
 	return passedMarks(io.MultiReader(bytes.NewReader(trace), io.LimitReader(in, maxMarkHeader)))
 }
 
-// tellExpanded reports to the sender that the message was handed to the several
-// mailboxes of an alias, which is the success that can be told of one.
-func (g *Gateway) tellExpanded(ctx context.Context, m *mail.Message, original mail.Envelope, expanded []int) {
-	n := notice{action: "expanded", content: m.Content, way: toLocal, lease: store.Lease{
+// expandedReports tell the sender that the message was handed to the several
+// mailboxes of an alias, which is the success that can be told of one. They are
+// stored with the message: neither is there without the other.
+func (g *Gateway) expandedReports(m *mail.Message, content mail.Content, original mail.Envelope, expanded []int) ([]store.NewMessage, *mail.Failure) {
+	if len(expanded) == 0 {
+		return nil, nil
+	}
+	n := notice{action: "expanded", content: content, way: toLocal, lease: store.Lease{
 		ID: m.ID, Envelope: original, Facts: m.Facts, Trace: m.Trace, Origin: m.Origin,
+		Domain: original.Recipients[expanded[0]].Address.Domain,
 	}}
 	for _, i := range expanded {
 		n.reports = append(n.reports, report{original.Recipients[i], store.Result{State: store.Delivered}, store.Delivery{N: i}})
 	}
-	if len(n.reports) == 0 {
-		return
-	}
-	n.lease.Domain = n.reports[0].recipient.Address.Domain
 	dsn, err := g.dsn(n)
-	if err == nil && dsn != nil {
-		defer closeDSNs(store.Settlement{DSNs: []store.NewMessage{*dsn}})
-		_, err = g.Store.PutMessage(ctx, *dsn)
+	switch {
+	case err != nil:
+		return nil, mail.AsFailure(err)
+	case dsn == nil:
+		return nil, nil
 	}
-	if err != nil {
-		g.Log.Error("dsn not made, its sender does not hear of the success", "id", m.ID, "err", err)
-	} else if dsn != nil {
-		g.Log.Info("dsn queued", "id", dsn.ID, "for", m.ID, "rcpt", original.Sender)
-	}
+	return []store.NewMessage{*dsn}, nil
 }

@@ -174,7 +174,7 @@ func (g *Gateway) spoolRest(ctx context.Context, m incoming, first []store.First
 	if err != nil {
 		return refusal(g.storeFailure(err)), false
 	}
-	g.logAccepted(m.Message)
+	g.logAccepted(m)
 	faults.Point("accept.spooled")
 	for _, l := range leases {
 		rest := make([]mail.Outcome, len(l.Deliveries))

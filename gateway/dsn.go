@@ -106,8 +106,11 @@ func without(s store.Settlement, reports []report) store.Settlement {
 	return rest
 }
 
-func closeDSNs(s store.Settlement) {
-	for _, m := range s.DSNs {
+func closeDSNs(s store.Settlement) { closeMessages(s.DSNs) }
+
+// closeMessages frees the contents of what was made here.
+func closeMessages(all []store.NewMessage) {
+	for _, m := range all {
 		if c, ok := m.Content.(io.Closer); ok {
 			c.Close()
 		}

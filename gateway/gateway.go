@@ -47,6 +47,7 @@ type Store interface {
 	Revived() <-chan string
 	PutReturnPath(ctx context.Context, name string, a mail.Address, valid time.Duration) error
 	ReturnPath(ctx context.Context, name string) (mail.Address, error)
+	Lookup(ctx context.Context, k store.TransferKey) (store.Transfer, error)
 	OpenTransfer(ctx context.Context, k store.TransferKey) (io.ReadCloser, error)
 	Accept(ctx context.Context, k store.TransferKey, h store.ContentHash, m store.NewMessage) ([]mail.ID, []store.Lease, error)
 	Maintain(ctx context.Context, r store.Retention) (more bool, err error)

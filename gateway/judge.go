@@ -83,25 +83,25 @@ func (e *Entrance) undecided(ctx context.Context, src mail.Source, env mail.Enve
 }
 
 // judge asks about a message's recipients of ours, and notes in m what they
-// will be shown. It returns one entry per recipient. returned are those that an
-// address of our SRS leads back to: anybody may send there, but nothing forged.
-// Other recipients of other domains have nothing to be refused for. nil without a
-// Judge.
-func (g *Gateway) judge(ctx context.Context, src mail.Source, m *mail.Message, content mail.Content, returned []bool) []mail.Judged {
+// will be shown. It returns one entry per recipient. Those that an address of our
+// SRS leads back to are judged too: anybody may send there, but nothing forged.
+// Other recipients of other domains have nothing to be refused for; who cannot
+// be told is refused. nil where there is nobody to refuse.
+func (g *Gateway) judge(ctx context.Context, src mail.Source, m *mail.Message, content mail.Content, meant meanings) []mail.Judged {
 	if g.Judge == nil || m.Origin.Transport == "local" { // our own
-		return nil
+		return meant.refused(nil)
 	}
 	part, own := *m, []int(nil)
 	part.Content, part.Envelope.Recipients = content, nil
 	for i, r := range m.Envelope.Recipients {
-		if _, ours := g.domains[r.Address.Domain]; ours || returned[i] {
+		if _, ours := g.domains[r.Address.Domain]; meant.failures[i] == nil && (ours || meant.returned[i]) {
 			own = append(own, i)
 			part.Envelope.Recipients = append(part.Envelope.Recipients, r)
 		}
 	}
 	out := make([]mail.Judged, len(m.Envelope.Recipients))
 	if len(own) == 0 {
-		return out
+		return meant.refused(out)
 	}
 	j := g.Judge.Message(ctx, src, &part, g.missing(ctx, part.Envelope))
 	m.Origin.Results = j.Results
@@ -116,7 +116,7 @@ func (g *Gateway) judge(ctx context.Context, src mail.Source, m *mail.Message, c
 			out[i].Refusal = g.notForwarded(r.Address)
 		}
 	}
-	return out
+	return meant.refused(out)
 }
 
 // missing tells which recipients exist, once more, in domains where that could

@@ -27,7 +27,7 @@ func (g *Gateway) Notify(ctx context.Context, to mail.Address, content []byte) e
 	if m.Facts.EightBit {
 		m.Envelope.Body = mail.Body8BitMIME
 	}
-	verdicts := g.spool(ctx, incoming{m, mail.TransferID(mail.Address{}, m.Facts)}, nil)
+	verdicts := g.spool(ctx, incoming{Message: m, transfer: mail.TransferID(mail.Address{}, m.Facts)}, nil)
 	if f := verdicts[0].Failure; f != nil {
 		return f
 	}

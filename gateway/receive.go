@@ -44,7 +44,7 @@ func (g *Gateway) Check(ctx context.Context, b mail.Binding, env mail.Envelope) 
 func (g *Gateway) Accept(ctx context.Context, k store.TransferKey, h store.ContentHash, b mail.Binding, m *mail.Message) ([]mail.ID, []*mail.Failure) {
 	m.ID = mail.NewID()
 	m.Envelope.Recipients = slices.Clone(m.Envelope.Recipients)
-	returned := g.meantAll(ctx, m) // judged by Check
+	meant := g.meantAll(ctx, m)
 	if m.Facts.Received+receivedFields(m.Trace) > g.Hops {
 		return make([]mail.ID, len(m.Envelope.Recipients)), g.refusePeer(b, m, mail.Fail(mail.Loop, "", nil))
 	}
@@ -52,7 +52,7 @@ func (g *Gateway) Accept(ctx context.Context, k store.TransferKey, h store.Conte
 	if content == nil {
 		content = transferContent{ctx, g.Store, k, h.Size}
 	}
-	judged := g.judge(ctx, mail.Source{Binding: b}, m, content, returned)
+	judged := g.judge(ctx, mail.Source{Binding: b}, m, content, meant)
 	m.Trace = append(g.vouch(ctx, mail.Source{Binding: b}, m, content), m.Trace...)
 	m.Trace = append(g.received(m, true), m.Trace...)
 	faults.Point("receive.before-accept")
@@ -85,19 +85,19 @@ func (g *Gateway) acceptFrom(ctx context.Context, k store.TransferKey, h store.C
 	if content == nil {
 		content = transferContent{ctx, g.Store, k, h.Size}
 	}
+	in := incoming{Message: m, transfer: k.ID}
 	x, f := g.unalias(m, content)
 	if f == nil {
 		m.Envelope = x.env
 		f = g.keepReturnPath(ctx, m)
 	}
 	if f == nil {
+		in.reports, f = g.expandedNow(ctx, k, m, content, original, x)
+	}
+	defer closeMessages(in.reports)
+	if f == nil {
 		var ids []mail.ID
-		if ids, f = g.acceptExpanded(ctx, k, h, b, m); f == nil {
-			if slices.Contains(ids, m.ID) {
-				told := *m
-				told.Content = nil // it is in the store, if anywhere
-				g.tellExpanded(ctx, &told, original, x.expanded)
-			}
+		if ids, f = g.acceptExpanded(ctx, k, h, b, in); f == nil {
 			return x.back(ids), make([]*mail.Failure, len(original.Recipients))
 		}
 	}
@@ -105,9 +105,28 @@ func (g *Gateway) acceptFrom(ctx context.Context, k store.TransferKey, h store.C
 	return make([]mail.ID, len(original.Recipients)), g.refusePeer(b, m, f)
 }
 
-// acceptExpanded returns one id per recipient that m has.
-func (g *Gateway) acceptExpanded(ctx context.Context, k store.TransferKey, h store.ContentHash, b mail.Binding, m *mail.Message) ([]mail.ID, *mail.Failure) {
-	in := incoming{m, k.ID}
+// expandedNow are the reports about those aliases whose mailboxes this transfer
+// has not brought the message before: of the others the sender has heard.
+func (g *Gateway) expandedNow(ctx context.Context, k store.TransferKey, m *mail.Message, content mail.Content, original mail.Envelope, x expansion) ([]store.NewMessage, *mail.Failure) {
+	if len(x.expanded) == 0 {
+		return nil, nil
+	}
+	t, err := g.Store.Lookup(ctx, k)
+	if err != nil {
+		return nil, g.storeFailure(err)
+	}
+	var fresh []int
+	for _, i := range x.expanded {
+		if _, before := t.Accepted[x.env.Recipients[x.at[i]].Address]; !before {
+			fresh = append(fresh, i)
+		}
+	}
+	return g.expandedReports(m, content, original, fresh)
+}
+
+// acceptExpanded returns one id per recipient that the message has.
+func (g *Gateway) acceptExpanded(ctx context.Context, k store.TransferKey, h store.ContentHash, b mail.Binding, in incoming) ([]mail.ID, *mail.Failure) {
+	m := in.Message
 	res := g.sched.reserve(senderOf(m), domainsOf(m.Envelope))
 	res.own.Ways = g.likelyWays(in, res.own.Domains)
 	ids, leases, err := g.Store.Accept(ctx, k, h, g.newMessage(in, nil, res.own))
@@ -116,7 +135,7 @@ func (g *Gateway) acceptExpanded(ctx context.Context, k store.TransferKey, h sto
 		return nil, g.storeFailure(err)
 	}
 	if slices.Contains(ids, m.ID) {
-		g.logAccepted(m)
+		g.logAccepted(in)
 	} else {
 		g.Log.Info("accepted before, answered from memory", "id", ids[0], "dir", "in", "transport", "xmpp",
 			"from", m.Envelope.Sender, "peer", b.Remote)

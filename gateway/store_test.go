@@ -18,6 +18,9 @@ type faulty struct {
 	*sqlite.Store
 	mu      sync.Mutex
 	put     error       // of PutMessage and Accept
+	later   error       // of PutMessage from the second on
+	puts    int         // calls of PutMessage
+	back    error       // of ReturnPath
 	open    error       // of OpenContent
 	begin   error       // of BeginAttempt
 	settle  error       // of Settle
@@ -36,6 +39,9 @@ func (f *faulty) order(set func(*faulty)) {
 func (f *faulty) PutMessage(ctx context.Context, m store.NewMessage) ([]store.Lease, error) {
 	f.mu.Lock()
 	err := f.put
+	if f.puts++; err == nil && f.puts > 1 {
+		err = f.later
+	}
 	f.mu.Unlock()
 	if err != nil {
 		return nil, err
@@ -51,6 +57,16 @@ func (f *faulty) Accept(ctx context.Context, k store.TransferKey, h store.Conten
 		return nil, nil, err
 	}
 	return f.Store.Accept(ctx, k, h, m)
+}
+
+func (f *faulty) ReturnPath(ctx context.Context, name string) (mail.Address, error) {
+	f.mu.Lock()
+	err := f.back
+	f.mu.Unlock()
+	if err != nil {
+		return mail.Address{}, err
+	}
+	return f.Store.ReturnPath(ctx, name)
 }
 
 func (f *faulty) OpenContent(ctx context.Context, id mail.ID) (io.ReadCloser, error) {

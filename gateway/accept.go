@@ -229,7 +229,7 @@ func (g *Gateway) spool(ctx context.Context, m incoming, first []store.First) []
 			domains[r.Address.Domain] = true
 		}
 	}
-	res := g.sched.reserve(senderOf(m.Message), domains)
+	res := g.sched.reserve(ctx, senderOf(m.Message), domains)
 	res.own.Ways = g.likelyWays(m, res.own.Domains)
 	leases, err := g.Store.PutMessage(ctx, g.newMessage(m, first, res.own))
 	if err != nil {

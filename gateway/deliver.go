@@ -120,7 +120,7 @@ func (g *Gateway) try(ctx context.Context, h *held, l store.Lease, content mail.
 // carry hands the deliveries of a lease to a transport, under the reverse-path
 // as, once their destination has room.
 func (g *Gateway) carry(ctx context.Context, h *held, l store.Lease, content mail.Content, rt route, local string, as mail.Address) trial {
-	if off := g.sched.arrive(h, destinationOf(rt.transport, l.Domain)); off != nil {
+	if off := g.sched.arrive(ctx, h, destinationOf(rt.transport, l.Domain)); off != nil {
 		return putOffTrial(l, off)
 	}
 	if l.Way != store.Way(rt.way) {
@@ -132,6 +132,7 @@ func (g *Gateway) carry(ctx context.Context, h *held, l store.Lease, content mai
 	}
 	start := time.Now()
 	outcomes := g.hand(ctx, l, content, rt, local, as)
+	g.sched.leave(h)
 	t := trial{way: rt.way, outcomes: outcomes, took: time.Since(start), cut: stopped(ctx)}
 	t.site = destinationOf(rt.transport, l.Domain) // known better now
 	t.reach, t.why = reachOf(outcomes)

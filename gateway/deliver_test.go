@@ -174,7 +174,7 @@ func TestStop(t *testing.T) {
 	})
 	w.send(w.message(sample, "romeo@home.example", "x@far.example"), false)
 	<-running
-	res := w.sched.reserve("", map[string]bool{"other.example": true})
+	res := w.sched.reserve(t.Context(), "", map[string]bool{"other.example": true})
 	w.stop(50 * time.Millisecond)
 	select {
 	case <-w.done:

@@ -34,26 +34,32 @@ const (
 // that the destination is dead: it is left alone for a while, and then one
 // attempt finds out.
 type dest struct {
-	runs      int           // attempts now
-	window    float64       // attempts at most, never below 1
-	cut       int           // cut-through transfers now
-	shared    bool          // several domains may be behind it
-	failing   float64       // failures without an answer, in windows
-	outages   int           // times in a row that it was taken for dead
-	deadUntil time.Time     // no attempt before
-	why       string        // the words of the last failure
-	released  time.Time     // when its waiting mail was last made due by an attempt's success
-	ups       int           // how often its stream came up while it is known
-	behind    bool          // mail to it waits in the store for want of a place
-	pace      time.Duration // what an attempt takes, on average
-	lastTurn  time.Time     // of those put off for want of a place
-	sender    string        // who sent last while mail waited
-	mixed     time.Time     // when that was another than before
+	runs      int             // attempts under way: at work, before it or in line
+	working   int             // of them those that have their place now
+	line      []*held         // who waits for one, first come first
+	outside   []chan struct{} // who waits to get into line, first come first
+	window    float64         // attempts at most, never below 1
+	cut       int             // cut-through transfers now
+	shared    bool            // several domains may be behind it
+	failing   float64         // failures without an answer, in windows
+	outages   int             // times in a row that it was taken for dead
+	deadUntil time.Time       // no attempt before
+	why       string          // the words of the last failure
+	released  time.Time       // when its waiting mail was last made due by an attempt's success
+	ups       int             // how often its stream came up while it is known
+	behind    bool            // mail to it waits in the store for want of a place
+	pace      time.Duration   // what an attempt takes, on average
+	lastTurn  time.Time       // of those put off for want of a place
+	sender    string          // who sent last while mail waited
+	mixed     time.Time       // when that was another than before
 }
 
 // limit is the window in whole attempts; a sum of fractions is never quite
 // whole.
 func (d *dest) limit() int { return max(1, int(d.window+1e-6)) }
+
+// idle reports whether nobody has anything to do with the destination now.
+func (d *dest) idle() bool { return d.runs == 0 && d.cut == 0 && len(d.outside) == 0 }
 
 func (d *dest) dead(now time.Time) bool { return now.Before(d.deadUntil) }
 

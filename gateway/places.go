@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"time"
 
 	"mailxmppd/mail"
@@ -19,12 +20,17 @@ type reservation struct {
 // left to it, or new mail would pass it for as long as there is enough; and who
 // floods a destination that others send to as well gets none there: the store
 // knows whose turn it is.
-func (s *scheduler) reserve(sender string, domains map[string]bool) reservation {
+func (s *scheduler) reserve(ctx context.Context, sender string, domains map[string]bool) reservation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	res := reservation{own: store.Own{For: leaseTime}, sites: map[string]string{}}
 	if s.base == nil || s.stopping {
 		return res
+	}
+	if len(domains) == 1 {
+		for domain := range domains {
+			s.awaitRoom(ctx, s.siteOf(domain))
+		}
 	}
 	now := time.Now()
 	for domain := range domains {
@@ -32,10 +38,10 @@ func (s *scheduler) reserve(sender string, domains map[string]bool) reservation 
 		d := s.dest(name)
 		switch {
 		case s.slots >= s.g.Concurrency || s.fresh >= open(s.g.Concurrency, s.behind):
-			s.behind = true
+			s.behind, s.wanting = true, true
 		case d.dead(now):
-		case s.places(d) <= 0 || d.runs >= open(d.limit(), d.behind):
-			d.behind = true
+		case s.places(d, d.room()) <= 0 || d.runs >= open(d.room(), d.behind):
+			d.behind, s.wanting = true, true
 		case d.behind && s.floods(sender, name, now):
 		default:
 			s.slots++
@@ -95,12 +101,17 @@ func (s *scheduler) giveBack(res reservation) {
 	for _, name := range res.sites {
 		s.slots--
 		s.fresh--
-		s.dest(name).runs--
+		d := s.dest(name)
+		d.runs--
+		s.callIn(d)
 		s.forget(name)
 		s.wg.Done()
 	}
+	wanting := s.wanting
 	s.mu.Unlock()
-	s.poke()
+	if wanting {
+		s.poke()
+	}
 }
 
 // enterCut takes one of a peer's cut-through places. ups is what leaveCut is to

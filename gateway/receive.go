@@ -127,7 +127,7 @@ func (g *Gateway) expandedNow(ctx context.Context, k store.TransferKey, m *mail.
 // acceptExpanded returns one id per recipient that the message has.
 func (g *Gateway) acceptExpanded(ctx context.Context, k store.TransferKey, h store.ContentHash, b mail.Binding, in incoming) ([]mail.ID, *mail.Failure) {
 	m := in.Message
-	res := g.sched.reserve(senderOf(m), domainsOf(m.Envelope))
+	res := g.sched.reserve(ctx, senderOf(m), domainsOf(m.Envelope))
 	res.own.Ways = g.likelyWays(in, res.own.Domains)
 	ids, leases, err := g.Store.Accept(ctx, k, h, g.newMessage(in, nil, res.own))
 	if err != nil {

@@ -35,6 +35,7 @@ type scheduler struct {
 	slots    int                   // taken, of Concurrency
 	fresh    int                   // of them by new mail, from its reservation on
 	behind   bool                  // mail waits in the store for want of a slot
+	wanting  bool                  // some may, for want of a slot or a place: who frees one has to say so
 	dests    map[string]*dest      // by name
 	sites    map[string]string     // domain -> the name of its destination, where that is another
 	turns    map[turnKey]time.Time // until when what a sender has put counts
@@ -45,10 +46,12 @@ type scheduler struct {
 type held struct {
 	lease  store.Lease
 	cancel context.CancelFunc
-	fresh  bool    // new mail, in a slot that was reserved for it
-	site   string  // the destination where it has a place; "" for none
-	off    *putOff // it is not tried
-	up     bool    // its domain's stream came up since it began
+	fresh  bool          // new mail, in a slot that was reserved for it
+	site   string        // the destination where it has a place, or is to get one; "" for none
+	works  bool          // it has it
+	turn   chan struct{} // closed when it gets it, while it waits in line
+	off    *putOff       // it is not tried
+	up     bool          // its domain's stream came up since it began
 
 	settling bool // the attempt has ended
 }
@@ -117,7 +120,7 @@ func (s *scheduler) fill(ctx context.Context) time.Duration {
 	for ctx.Err() == nil {
 		n, perDest, busy := s.room()
 		if n <= 0 {
-			return pollEvery
+			return pollEvery // a slot that becomes free is heard of
 		}
 		leases, err := s.g.Store.Claim(ctx, n, leaseTime, busy, perDest)
 		if err != nil {
@@ -159,7 +162,7 @@ func (s *scheduler) room() (n, perDest int, busy []string) {
 	left := min(s.g.Concurrency-s.slots, s.g.Concurrency-s.g.Concurrency/4-(s.slots-s.fresh))
 	n, perDest = min(claimBatch, left), int(initialWindow(s.g.Config))
 	for name, d := range s.dests {
-		switch left := s.places(d); {
+		switch left := s.places(d, d.limit()); {
 		case d.runs == 0:
 		case left > 0:
 			if perDest = min(perDest, left); d.shared {
@@ -170,6 +173,7 @@ func (s *scheduler) room() (n, perDest int, busy []string) {
 		}
 	}
 	s.slots += n
+	s.wanting = true // until it shows that there is nothing
 	return n, perDest, busy
 }
 
@@ -180,11 +184,12 @@ func (s *scheduler) vacate(n int) {
 	s.mu.Unlock()
 }
 
-// caughtUp notes that nothing due was left but for the busy destinations.
+// caughtUp notes that nothing due was left but for the busy destinations. What
+// becomes due after that is heard of from the store.
 func (s *scheduler) caughtUp(busy []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.behind = false
+	s.behind, s.wanting = false, len(busy) > 0
 	kept := map[string]bool{}
 	for _, domain := range busy {
 		kept[domain] = true
@@ -234,9 +239,9 @@ func (s *scheduler) end(h *held, t trial) {
 		s.fresh--
 	}
 	var due []string
-	if h.site != "" {
-		s.dest(h.site).runs--
-		s.forget(h.site)
+	s.depart(h)
+	if d := s.dests[s.siteOf(h.lease.Destination())]; d != nil {
+		s.callIn(d) // there is a slot more
 	}
 	if t.site != "" {
 		s.settleDown(h.lease.Destination(), t.site)
@@ -247,11 +252,14 @@ func (s *scheduler) end(h *held, t trial) {
 		}
 		s.forget(t.site)
 	}
+	wanting := s.wanting
 	s.mu.Unlock()
 	for _, destination := range due {
 		s.release(destination, "destination is back, waiting mail released")
 	}
-	s.poke()
+	if wanting {
+		s.poke()
+	}
 }
 
 // maxReleased bounds the destinations whose mail is released when their destination

@@ -31,7 +31,7 @@ func TestReserve(t *testing.T) {
 	s := newScheduler(g)
 	held := map[string][]reservation{}
 	take := func(domain string) bool {
-		res := s.reserve("home.example", map[string]bool{domain: true})
+		res := s.reserve(t.Context(), "home.example", map[string]bool{domain: true})
 		if len(res.own.Domains) == 0 {
 			return false
 		}
@@ -107,12 +107,12 @@ func TestClaimWithinConcurrency(t *testing.T) {
 	if n, _, _ := s.room(); n != 3 {
 		t.Errorf("room for %d, want 3", n)
 	}
-	if res := s.reserve("", map[string]bool{"a.example": true}); len(res.own.Domains) != 0 {
+	if res := s.reserve(t.Context(), "", map[string]bool{"a.example": true}); len(res.own.Domains) != 0 {
 		t.Error("a claimed slot was given away")
 	}
 	s.vacate(3)
 	s.caughtUp(nil)
-	if res := s.reserve("", map[string]bool{"a.example": true}); len(res.own.Domains) != 1 || s.slots != 1 {
+	if res := s.reserve(t.Context(), "", map[string]bool{"a.example": true}); len(res.own.Domains) != 1 || s.slots != 1 {
 		t.Errorf("reserved %v, %d slots", res.own.Domains, s.slots)
 	}
 }
@@ -127,7 +127,9 @@ func TestRoomForNewMail(t *testing.T) {
 	if more, _, _ := s.room(); claimed != 6 || more != 0 {
 		t.Fatalf("claims may fill %d and %d slots of 8, want 6", claimed, more)
 	}
-	take := func() reservation { return s.reserve("", map[string]bool{string(mail.NewID()) + ".example": true}) }
+	take := func() reservation {
+		return s.reserve(t.Context(), "", map[string]bool{string(mail.NewID()) + ".example": true})
+	}
 	var held []reservation
 	for i := range 3 {
 		res := take()

@@ -88,7 +88,7 @@ func (s *scheduler) makeRoom() {
 	}
 	looked := 0
 	for name, d := range s.dests {
-		if d.runs == 0 && d.cut == 0 {
+		if d.idle() {
 			delete(s.dests, name)
 			return
 		}
@@ -101,7 +101,7 @@ func (s *scheduler) makeRoom() {
 // forget drops what is known of an idle destination if it says nothing.
 func (s *scheduler) forget(name string) {
 	d := s.dests[name]
-	if d == nil || d.runs > 0 || d.cut > 0 {
+	if d == nil || !d.idle() {
 		return
 	}
 	if d.outages == 0 && d.failing == 0 && !d.dead(time.Now()) && d.limit() == int(initialWindow(s.g.Config)) && time.Since(d.released) >= s.g.RetryFirst {
@@ -109,34 +109,12 @@ func (s *scheduler) forget(name string) {
 	}
 }
 
-// places is how many places a destination has left. However wide its window is,
-// it may not have more than twice the slots that are free for all: a few slow
+// places is how many of most places a destination has left. However many that
+// is, it may not have more than twice the slots that are free for all: a few slow
 // destinations that could fill the machine leave some to the others while they
 // share the rest. s.mu is held.
-func (s *scheduler) places(d *dest) int {
-	return min(d.limit(), max(1, 2*(s.g.Concurrency-s.slots))) - d.runs
-}
-
-// arrive moves an attempt to the destination that its mail turned out to go to. If
-// that is dead or full, it leaves the attempt without a place, and says why and
-// for how long it is to be put off.
-func (s *scheduler) arrive(h *held, name string) *putOff {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if name == h.site {
-		return nil
-	}
-	s.dest(h.site).runs--
-	s.forget(h.site)
-	h.site = ""
-	s.settleDown(h.lease.Destination(), name)
-	d := s.dest(name)
-	if off := s.offOf(d, h.lease.Age, d.runs >= d.limit()); off != nil {
-		return off
-	}
-	d.runs++
-	h.site = name
-	return nil
+func (s *scheduler) places(d *dest, most int) int {
+	return min(most, max(1, 2*(s.g.Concurrency-s.slots))) - d.runs
 }
 
 // putOff is why a delivery is not tried although it is due, and until when.

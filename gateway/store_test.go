@@ -28,6 +28,13 @@ type faulty struct {
 	alive   chan string // Revived
 	late    bool        // Claim finds the first delivery of a lease expired
 	settled int         // calls of Settle
+	claims  int         // calls of Claim
+}
+
+func (f *faulty) claimed() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.claims
 }
 
 func (f *faulty) order(set func(*faulty)) {
@@ -95,6 +102,7 @@ func (f *faulty) Claim(ctx context.Context, n int, lease time.Duration, busy []s
 	leases, err := f.Store.Claim(ctx, n, lease, busy, perDest)
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.claims++
 	for i := range leases {
 		if f.late && len(leases[i].Deliveries) > 1 {
 			leases[i].Deliveries[0].Expired = true

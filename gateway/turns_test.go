@@ -124,7 +124,7 @@ func TestFloodGetsNoReservation(t *testing.T) {
 	s := newScheduler(&Gateway{Config: Config{Concurrency: 64, PerDomain: 4}})
 	s.base = t.Context()
 	take := func(sender string) bool {
-		res := s.reserve(sender, map[string]bool{"far.example": true})
+		res := s.reserve(t.Context(), sender, map[string]bool{"far.example": true})
 		defer s.giveBack(res)
 		return len(res.own.Domains) == 1
 	}

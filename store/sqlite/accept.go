@@ -21,9 +21,8 @@ func (s *Store) Accept(ctx context.Context, k store.TransferKey, h store.Content
 		defer s.unstage(d)
 	}
 	var left int64
-	fresh := false
 	err = s.writer.do(ctx, taking, d.weight(), func(c *conn) (err error) {
-		accepted, leases, left, fresh = nil, nil, 0, false
+		accepted, leases, left, d.waits = nil, nil, 0, false
 		t, o, err := find(c, k)
 		if err != nil {
 			return err
@@ -33,7 +32,6 @@ func (s *Store) Accept(ctx context.Context, k store.TransferKey, h store.Content
 		}
 		only := newRecipients(t, m)
 		if len(only) > 0 {
-			fresh = true
 			if leases, err = s.takeIn(c, k, h, d, o, only); err != nil {
 				return err
 			}
@@ -48,7 +46,7 @@ func (s *Store) Accept(ctx context.Context, k store.TransferKey, h store.Content
 	if err != nil {
 		return nil, nil, err
 	}
-	if fresh {
+	if d.waits {
 		s.signal()
 	}
 	s.sweep(ctx, left)

@@ -21,6 +21,7 @@ type draft struct {
 	inline   []byte // content of one piece, inserted with the message
 	content  int64  // longer content, staged already; 0: inline or empty
 	reports  []*draft
+	waits    bool // a delivery was inserted that no lease was given for
 }
 
 // PutMessage implements store.Store.
@@ -44,7 +45,9 @@ func (s *Store) PutMessage(ctx context.Context, m store.NewMessage) ([]store.Lea
 	if err != nil {
 		return nil, err
 	}
-	s.signal()
+	if d.waits {
+		s.signal()
+	}
 	return leases, nil
 }
 
@@ -100,6 +103,7 @@ func (s *Store) insertReports(c *conn, d *draft) error {
 		if _, _, err := s.insert(c, r, nil); err != nil {
 			return err
 		}
+		d.waits = true
 	}
 	return nil
 }
@@ -137,6 +141,7 @@ const insertPiece = `INSERT INTO content (key, data) VALUES (?, ?)`
 // A message that is there already stays as it is, its number is 0.
 func (s *Store) insert(c *conn, d *draft, only []int) ([]store.Lease, int64, error) {
 	now, num := s.now(), s.num.Add(1)
+	d.waits = false
 	if only == nil {
 		only = make([]int, len(d.Envelope.Recipients))
 		for i := range only {
@@ -156,6 +161,7 @@ func (s *Store) insert(c *conn, d *draft, only []int) ([]store.Lease, int64, err
 		return nil, 0, err
 	}
 	if added == 0 {
+		d.waits = true // nobody may have heard of it
 		leases, err := s.bornLeases(c, d, now)
 		return leases, 0, err
 	}
@@ -166,7 +172,8 @@ func (s *Store) insert(c *conn, d *draft, only []int) ([]store.Lease, int64, err
 		if err != nil {
 			return nil, 0, err
 		}
-		open = open || !d.first(i).Done
+		done := d.first(i).Done
+		open, d.waits = open || !done, d.waits || !done && !leased
 		if leased {
 			leases = addBorn(leases, d, m, i, now)
 		}

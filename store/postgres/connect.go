@@ -48,17 +48,21 @@ func poolConfig(cfg Config) (*pgxpool.Config, error) {
 	set["work_mem"] = "16MB"
 	syncSettings(set)
 	p.AfterConnect = checkSync
-	p.PrepareConn = usable
 	return p, nil
 }
 
 // usable looks at a connection each time before it is used: ok false has the
-// pool take another one.
-func usable(ctx context.Context, c *pgx.Conn) (ok bool, err error) {
+// pool take another one. Where one that has lain idle is dead the others may be
+// as well, and all are given up: to find out one by one would take the patience
+// of many calls.
+func (s *Store) usable(ctx context.Context, c *pgx.Conn) (ok bool, err error) {
 	if turnedReadOnly(c) {
 		return false, nil
 	}
-	return freshPlans(ctx, c)
+	if ok, err = freshPlans(ctx, c); !ok && c.IsClosed() {
+		s.pool.Reset()
+	}
+	return ok, err
 }
 
 // planAge is how old a connection's plans may become.
@@ -67,13 +71,16 @@ const planAge = 5 * time.Second
 // freshPlans has a connection plan its statements anew from time to time. A
 // plan made while a table is small may well read all of it, and the server
 // would keep it while the queue grows to a million, until its statistics are
-// gathered the next time.
+// gathered the next time. A server that is there does it at once: one that takes
+// as long as a new connection may is gone without a farewell.
 func freshPlans(ctx context.Context, c *pgx.Conn) (ok bool, err error) {
 	const key = "mailxmppd planned"
 	if at, ok := c.PgConn().CustomData()[key].(time.Time); ok && time.Since(at) < planAge {
 		return true, nil
 	}
-	if _, err := c.Exec(ctx, `DISCARD PLANS`); err != nil {
+	within, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	if _, err := c.Exec(within, `DISCARD PLANS`); err != nil {
 		return false, ctx.Err() // the pool takes another connection
 	}
 	c.PgConn().CustomData()[key] = time.Now()

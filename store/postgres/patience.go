@@ -9,12 +9,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// silence is for how long a connection may make no progress with a statement
-// under way: longer than the server itself gives a statement, so that it runs
-// out only where the server cannot keep its word any more: a backend that is
-// stopped, a machine or a network that is gone without a farewell.
-const silence = statementTimeout + 10*time.Second
-
 // keepAlive finds out about a server that is gone on connections that wait for
 // it, as the listener's does; the server has the same settings for us.
 func keepAlive() net.KeepAliveConfig {

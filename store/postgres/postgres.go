@@ -39,11 +39,9 @@ import (
 // they must not wait for each other. The listener has one beside the pool.
 const minConns = 3
 
-// Bounds of one database call.
-const (
-	connectTimeout   = 5 * time.Second
-	statementTimeout = 30 * time.Second
-)
+// connectTimeout bounds the making of a connection; see bounds.go for what else
+// is bounded.
+const connectTimeout = 5 * time.Second
 
 // Config says which database to use.
 type Config struct {
@@ -117,15 +115,17 @@ func (cfg *Config) complete() error {
 func start(ctx context.Context, cfg Config, pcfg *pgxpool.Config, silence time.Duration) (*Store, error) {
 	pooled := pcfg.Copy()
 	pooled.ConnConfig.DialFunc = patient(pcfg.ConnConfig.DialFunc, silence)
-	pool, err := pgxpool.NewWithConfig(context.WithoutCancel(ctx), pooled)
-	if err != nil {
-		return nil, fmt.Errorf("open store: %w", err)
-	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s := &Store{
-		pool: pool, node: cfg.Node, schema: cfg.Schema, log: cfg.Log,
+		node: cfg.Node, schema: cfg.Schema, log: cfg.Log,
 		wake: make(chan struct{}, 1), alive: make(chan string, 64), ops: make(chan *op), large: make(chan struct{}, cfg.MaxConns-minConns+1),
 		stop: stop, closing: make(chan struct{}),
+	}
+	pooled.PrepareConn = s.usable
+	var err error
+	if s.pool, err = pgxpool.NewWithConfig(context.WithoutCancel(ctx), pooled); err != nil {
+		stop()
+		return nil, fmt.Errorf("open store: %w", err)
 	}
 	s.walked.Store(new(string))
 	l := &listener{store: s, config: pcfg.ConnConfig}
@@ -138,7 +138,7 @@ func start(ctx context.Context, cfg Config, pcfg *pgxpool.Config, silence time.D
 	if err != nil {
 		l.close()
 		stop()
-		pool.Close()
+		s.pool.Close()
 		return nil, fmt.Errorf("open store: %w", failed(err))
 	}
 	s.writer.Go(s.writeLoop)

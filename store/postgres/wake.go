@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // How long the listener waits between attempts to reconnect, and for the name
@@ -114,7 +115,7 @@ func (l *listener) run(ctx context.Context) {
 
 func (l *listener) receive(ctx context.Context) error {
 	for {
-		n, err := l.conn.WaitForNotification(ctx)
+		n, err := l.next(ctx)
 		if err != nil {
 			return err
 		}
@@ -129,5 +130,24 @@ func (l *listener) receive(ctx context.Context) error {
 			}
 		}
 		l.store.wakeSelf()
+	}
+}
+
+// next waits for a notification, and now and then for a sign of life.
+func (l *listener) next(ctx context.Context) (*pgconn.Notification, error) {
+	for {
+		wait, cancel := context.WithTimeout(ctx, quiet)
+		n, err := l.conn.WaitForNotification(wait)
+		ended := wait.Err() != nil
+		cancel()
+		if err == nil || !ended || ctx.Err() != nil || l.conn.IsClosed() {
+			return n, err
+		}
+		ask, cancel := context.WithTimeout(ctx, connectTimeout)
+		err = l.conn.Ping(ask)
+		cancel()
+		if err != nil {
+			return nil, err
+		}
 	}
 }

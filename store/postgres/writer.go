@@ -25,9 +25,6 @@ const (
 	batchOctets = 4 << 20 // of content; see work_mem in connect.go
 )
 
-// commitTimeout bounds one transaction, connecting included.
-const commitTimeout = connectTimeout + statementTimeout
-
 // op is one caller's write: exactly one of put, accept, settle, begin is set.
 type op struct {
 	put    *messageRow
@@ -132,6 +129,9 @@ func (s *Store) commit(group []*op) {
 		return
 	}
 	err := s.transact(group)
+	if lost(err) {
+		s.pool.Reset() // what has happened to one connection may have to all
+	}
 	if err != nil && !lost(err) && len(group) > 1 {
 		for _, o := range group {
 			s.commit([]*op{o})

@@ -279,6 +279,22 @@ func (s *Server) end(sig syscall.Signal) error {
 	}
 }
 
+// Ended reports whether the server has ended, by itself or by its caller.
+func (s *Server) Ended() bool {
+	select {
+	case <-s.exited:
+		return true
+	default:
+		return false
+	}
+}
+
+// Log is what the server has written since its start.
+func (s *Server) Log() (string, error) {
+	out, err := os.ReadFile(filepath.Join(s.root, "log"))
+	return string(out), err
+}
+
 // lastLines is what an error shows of a log.
 func lastLines(log []byte) string {
 	log = bytes.TrimSpace(log)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -81,6 +82,25 @@ func (s *Server) Synchronous(ctx context.Context) error {
 // Promote makes a standby the primary.
 func (s *Server) Promote(ctx context.Context) error {
 	return s.Exec(ctx, `SELECT pg_promote(true, 60)`)
+}
+
+// MoveLog moves the write-ahead log into a folder, such as one on a disk of its
+// own. The server is restarted.
+func (s *Server) MoveLog(dir string) error {
+	if err := s.Halt(); err != nil {
+		return err
+	}
+	from, to := filepath.Join(s.root, "data", "pg_wal"), filepath.Join(dir, "pg_wal")
+	if out, err := exec.Command("cp", "-a", from, to).CombinedOutput(); err != nil {
+		return fmt.Errorf("moving the log: %w: %s", err, out)
+	}
+	if err := os.RemoveAll(from); err != nil {
+		return err
+	}
+	if err := os.Symlink(to, from); err != nil {
+		return err
+	}
+	return s.Run()
 }
 
 // Own gives a folder to the user that the server runs as.

@@ -131,6 +131,9 @@ func (s *session) handOver(ctx context.Context, m *mail.Message) bool {
 		if !s.reply(reply) {
 			return false
 		}
+		if s.client.LMTP {
+			faults.Point("lmtp.replying")
+		}
 	}
 	faults.Point("smtp.before-reply")
 	err := s.out.flush()

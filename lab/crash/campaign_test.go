@@ -24,10 +24,14 @@ type campaign struct {
 	gateways   map[string]*harness.Gateway
 	sides      map[string]harness.Side
 	peer       *harness.Traffic // mail from a to b
+	each       *harness.Traffic // the same, handed over by LMTP, to two mailboxes
 	legacy     *harness.Traffic // mail from a to a legacy domain
+	refused    *harness.Traffic // mail from a to a mailbox that b's mail server refuses: the DSN goes to a
+	returned   *harness.Traffic // mail from a legacy domain to one that a's refuses: the DSN goes back by SMTP
 	kills      int
-	atMailbox  int // attempts by LMTP that were in flight at a kill
-	atNextHop  int // attempts by SMTP
+	atMailbox  int // attempts by LMTP at b that were in flight at a kill
+	atNextHop  int // attempts by SMTP at a
+	atSender   int // attempts by LMTP at a
 	lastKilled string
 }
 
@@ -56,12 +60,18 @@ func newCampaign(t *testing.T, exe string, b backend, cut bool, draw *rand.Rand)
 	if err != nil {
 		t.Fatal(err)
 	}
-	sink, err := harness.NewSink("127.0.0.1:0", harness.MessageID)
+	sink, err := harness.NewSink("127.0.0.1:0", harness.ReportedID)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(sink.Close)
+	sink.Refuse(func(recipient string) bool { return strings.HasPrefix(recipient, "gone@") })
 	sideA, sideB := b.side(dir, "a.example"), b.side(dir, "b.example")
+	lmtp, err := harness.FreeAddrs(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sideA.LMTP = lmtp[0]
 	pair, err := harness.NewPair(harness.Spec{
 		Exe: exe, Dir: dir, CA: ca, Deliver: "lmtp://" + sink.Addr, Route: "smtp://" + sink.Addr,
 		Extra: fmt.Sprintf(settings, cut, inFlight),
@@ -74,7 +84,10 @@ func newCampaign(t *testing.T, exe string, b backend, cut bool, draw *rand.Rand)
 		gateways: map[string]*harness.Gateway{"a": pair.A, "b": pair.B},
 		sides:    map[string]harness.Side{"a": sideA, "b": sideB},
 		peer:     harness.NewTraffic("x@a.example", "peer"), legacy: harness.NewTraffic("x@a.example", "legacy"),
+		each:    harness.NewTraffic("x@a.example", "each"),
+		refused: harness.NewTraffic("x@a.example", "refused"), returned: harness.NewTraffic("s@legacy.example", "returned"),
 	}
+	c.each.LMTP = true
 	t.Cleanup(func() { pair.A.Kill(); pair.B.Kill() })
 	return c
 }
@@ -109,7 +122,7 @@ func (c *campaign) run(kills []kill) {
 func (c *campaign) once(k kill) {
 	c.Helper()
 	victim := c.gateways[k.victim]
-	env := []string{k.env}
+	env := slices.Clone(k.env)
 	if k.point != "" {
 		env = append(env, fmt.Sprintf("MAILXMPPD_STOP_AT=%s:%d", k.point, 1+c.draw.IntN(4)))
 	}
@@ -148,14 +161,23 @@ func (c *campaign) end(name string) {
 		c.atMailbox += open["b.example"]
 	} else {
 		c.atNextHop += open["legacy.example"]
+		c.atSender += open["a.example"]
 	}
 }
 
 // send sends one message after another.
 func (c *campaign) send(k kill, done <-chan struct{}) {
 	traffic, to, lines := c.peer, "y@b.example", 20
-	if k.legacy {
+	addr := c.gateways["a"].SMTP
+	switch {
+	case k.dsn && k.legacy:
+		traffic, to = c.returned, "gone@a.example"
+	case k.dsn:
+		traffic, to = c.refused, "gone@b.example"
+	case k.legacy:
 		traffic, to = c.legacy, "y@legacy.example"
+	case k.lmtp:
+		traffic, to, addr = c.each, "y@b.example,z@b.example", c.gateways["a"].LMTP
 	}
 	if k.large {
 		lines = 8000
@@ -171,15 +193,22 @@ func (c *campaign) send(k kill, done <-chan struct{}) {
 			c.Error(err)
 			return
 		}
-		traffic.Send(c.gateways["a"].SMTP, id, done) // its error: it is sent again in the end, or does not count
+		traffic.Send(addr, id, done) // its error: it is sent again in the end, or does not count
 	}
 }
 
 // judge waits until all mail is where it belongs, and counts.
 func (c *campaign) judge() {
 	c.must(c.peer.SendAgain(c.gateways["a"].SMTP, time.Minute))
+	c.must(c.refused.SendAgain(c.gateways["a"].SMTP, time.Minute))
+	c.must(c.each.SendAgain(c.gateways["a"].LMTP, time.Minute))
 	lost := c.peer.Await(2*time.Minute, c.sink)
+	lost = append(lost, c.each.Await(time.Minute, c.sink)...)
 	lost = append(lost, c.legacy.Await(time.Minute, c.sink)...)
+	unreported := append(c.refused.AwaitReports(time.Minute, c.sink), c.returned.AwaitReports(time.Minute, c.sink)...)
+	for _, id := range unreported[:min(len(unreported), 5)] {
+		c.Errorf("%s was acknowledged, could not be delivered, and its sender was not told", id)
+	}
 	for _, id := range lost[:min(len(lost), 5)] {
 		c.Errorf("%s was acknowledged and did not arrive", id)
 	}
@@ -196,21 +225,26 @@ func (c *campaign) judge() {
 	}
 	stored, err := c.sides["b"].Stored(c.Context())
 	c.must(err)
-	if missing := c.peer.NotStored(stored); len(missing) > 0 {
+	if missing := append(c.peer.NotStored(stored), c.each.NotStored(stored)...); len(missing) > 0 {
 		c.Errorf("%d acknowledged messages are not in the receiving store, e.g. %s", len(missing), missing[0])
 	}
 	peer := harness.FaultCase{
 		Name: c.backend.name + " xmpp, lmtp", Kills: c.kills, Messages: len(c.peer.Acknowledged()), Lost: len(c.peer.Lost(c.sink)),
 		TwinsXMPP: c.peer.StoredTwins(stored), TwinsSMTP: c.peer.Twins(c.sink), InFlight: c.atMailbox,
 	}
+	each := harness.FaultCase{
+		Name: c.backend.name + " lmtp, xmpp, lmtp", Messages: len(c.each.Acknowledged()), Lost: len(c.each.Lost(c.sink)),
+		TwinsXMPP: c.each.StoredTwins(stored), TwinsSMTP: c.each.Twins(c.sink), InFlight: c.atMailbox,
+	}
 	if c.cut {
 		peer.Name = c.backend.name + " xmpp cut-through, lmtp"
+		each.Name = c.backend.name + " lmtp, xmpp cut-through, lmtp"
 	}
 	legacy := harness.FaultCase{
 		Name: c.backend.name + " smtp", Messages: len(c.legacy.Acknowledged()), Lost: len(c.legacy.Lost(c.sink)),
 		TwinsSMTP: c.legacy.Twins(c.sink), InFlight: c.atNextHop,
 	}
-	for _, f := range []harness.FaultCase{peer, legacy} {
+	for _, f := range append(c.reports(), peer, each, legacy) {
 		if f.TwinsXMPP > 0 {
 			c.Errorf("%s: %d twins over XMPP", f.Name, f.TwinsXMPP)
 		}
@@ -224,6 +258,27 @@ func (c *campaign) judge() {
 			c.Error("a message without a transfer id is in the receiving store")
 		}
 	}
+}
+
+// reports is what became of the DSNs. One that was queued twice counts as a twin
+// over XMPP, as does one that a's store has twice: neither has to do with SMTP.
+func (c *campaign) reports() []harness.FaultCase {
+	toPeer := harness.FaultCase{
+		Name: c.backend.name + " dsn by xmpp", Messages: len(c.refused.Acknowledged()), Lost: len(c.refused.Unreported(c.sink)), InFlight: c.atSender,
+	}
+	toPeer.TwinsXMPP, toPeer.TwinsSMTP = c.refused.ReportTwins(c.sink)
+	stored, err := c.sides["a"].Stored(c.Context())
+	c.must(err)
+	for transfer, n := range stored {
+		if !slices.ContainsFunc([]*harness.Traffic{c.peer, c.each, c.legacy, c.refused, c.returned}, func(tr *harness.Traffic) bool { return tr.Made(transfer) }) {
+			toPeer.TwinsXMPP += n - 1
+		}
+	}
+	back := harness.FaultCase{
+		Name: c.backend.name + " dsn by smtp", Messages: len(c.returned.Acknowledged()), Lost: len(c.returned.Unreported(c.sink)), InFlight: c.atNextHop,
+	}
+	back.TwinsXMPP, back.TwinsSMTP = c.returned.ReportTwins(c.sink)
+	return []harness.FaultCase{toPeer, back}
 }
 
 func (c *campaign) must(err error) {

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 	// The gateways wait for each other and for flushes rather than for a
 	// processor.
 	flag.Parse()
-	if err := flag.Set("test.parallel", "6"); err != nil {
+	if err := flag.Set("test.parallel", "9"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 // The kills of one pair of gateways, and the rounds that make a thousand of
 // them.
 const (
-	longest    = 20
+	longest    = 14
 	longRounds = 9
 )
 

@@ -2,17 +2,26 @@ package crash
 
 // kill is one way to die: which gateway, where, and what traffic gets it there.
 type kill struct {
-	point   string // "": any moment
-	victim  string // "a": the sending gateway, "b": the receiving one
-	cut     bool   // cut-through instead of spooling at a
-	legacy  bool   // mail to a legacy domain by SMTP instead of the peer over XMPP
-	large   bool   // messages that travel in chunks and are stored in pieces
-	backend string // that has the point; "": both
-	env     string // what else the victim needs to get there
+	point   string   // "": any moment
+	victim  string   // "a": the sending gateway, "b": the receiving one
+	cut     bool     // cut-through instead of spooling at a
+	legacy  bool     // mail to a legacy domain by SMTP instead of the peer over XMPP
+	large   bool     // messages that travel in chunks and are stored in pieces
+	lmtp    bool     // messages to two mailboxes of the peer come in by LMTP
+	dsn     bool     // messages that cannot be delivered, whose DSNs go to the peer, or to a legacy domain
+	backend string   // that has the point; "": both
+	env     []string // what else the victim needs to get there
 }
 
 // upkeep has the store rid itself of what is old every second.
-const upkeep = "MAILXMPPD_MAINTAIN=1s"
+var upkeep = []string{"MAILXMPPD_MAINTAIN=1s"}
+
+// Attempts that take longer than the time after which their leases are renewed,
+// at some step of each way.
+var (
+	longBySMTP = []string{"MAILXMPPD_LEASE=2s", "MAILXMPPD_SLOW_AT=smtp.after-dot:1200ms"}
+	longByXMPP = []string{"MAILXMPPD_LEASE=2s", "MAILXMPPD_SLOW_AT=xmpp.after-answer:1200ms"}
+)
 
 // kills reaches every stop point there is, on each side that has it.
 var kills = []kill{
@@ -88,6 +97,36 @@ var kills = []kill{
 	{point: "settle.before", victim: "b"},
 	{point: "store.settle.before-commit", victim: "b"},
 	{point: "store.settle.after-commit", victim: "b"},
+	{point: "store.renew.before-commit", victim: "a", env: longByXMPP},
+	{point: "store.renew.after-commit", victim: "a", env: longByXMPP},
+	{point: "store.renew.before-commit", victim: "a", legacy: true, env: longBySMTP},
+	{point: "store.renew.after-commit", victim: "a", legacy: true, env: longBySMTP},
+	{point: "store.renew.before-commit", victim: "b", env: longBySMTP},
+	{point: "store.renew.after-commit", victim: "b", env: longBySMTP},
+	{point: "accept.received", victim: "a", lmtp: true},
+	{point: "store.put.before-commit", victim: "a", lmtp: true},
+	{point: "store.put.after-commit", victim: "a", lmtp: true},
+	{point: "accept.handed-over", victim: "a", cut: true, lmtp: true},
+	{point: "lmtp.replying", victim: "a", lmtp: true},
+	{point: "lmtp.replying", victim: "a", cut: true, lmtp: true},
+	{point: "smtp.before-reply", victim: "a", lmtp: true},
+	{point: "smtp.replied", victim: "a", cut: true, lmtp: true},
+	{point: "store.accept.after-commit", victim: "b", cut: true, lmtp: true},
+	{point: "store.report.before-commit", victim: "b", dsn: true},
+	{point: "store.report.after-commit", victim: "b", dsn: true},
+	{point: "xmpp.before-offer", victim: "b", dsn: true},
+	{point: "xmpp.after-answer", victim: "b", dsn: true},
+	{point: "store.settle.before-commit", victim: "b", dsn: true},
+	{point: "store.accept.before-commit", victim: "a", dsn: true},
+	{point: "store.accept.after-commit", victim: "a", dsn: true},
+	{point: "xmpp.after-accept", victim: "a", dsn: true},
+	{point: "smtp.after-dot", victim: "a", dsn: true},
+	{point: "store.report.before-commit", victim: "a", dsn: true, legacy: true},
+	{point: "store.report.after-commit", victim: "a", dsn: true, legacy: true},
+	{point: "smtp.before-dot", victim: "a", dsn: true, legacy: true},
+	{point: "smtp.after-dot", victim: "a", dsn: true, legacy: true},
+	{point: "smtp.after-reply", victim: "a", dsn: true, legacy: true},
+	{point: "store.settle.before-commit", victim: "a", dsn: true, legacy: true},
 }
 
 func (k kill) String() string {
@@ -99,7 +138,7 @@ func (k kill) String() string {
 	for _, f := range []struct {
 		on   bool
 		word string
-	}{{k.cut, " cut-through"}, {k.legacy, " legacy"}, {k.large, " large"}} {
+	}{{k.cut, " cut-through"}, {k.legacy, " legacy"}, {k.large, " large"}, {k.lmtp, " by lmtp"}, {k.dsn, " dsn"}} {
 		if f.on {
 			name += f.word
 		}

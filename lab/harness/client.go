@@ -23,16 +23,16 @@ func Dial(addr string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return greet(c)
+	return greet(c, "EHLO")
 }
 
-// greet begins a session on a connection.
-func greet(c net.Conn) (*Client, error) {
+// greet begins a session on a connection, with EHLO or LHLO.
+func greet(c net.Conn, hello string) (*Client, error) {
 	c.SetDeadline(time.Now().Add(time.Minute))
 	s := &Client{c, bufio.NewReader(c), bufio.NewWriterSize(c, 64<<10)}
 	_, err := s.reply(220)
 	if err == nil {
-		fmt.Fprintf(s.w, "EHLO load.example\r\n")
+		fmt.Fprintf(s.w, "%s load.example\r\n", hello)
 		s.w.Flush()
 		_, err = s.reply(250)
 	}

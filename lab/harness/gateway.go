@@ -40,6 +40,7 @@ type Gateway struct {
 	Exe    string
 	Domain string
 	SMTP   string   // address of the relay listener
+	LMTP   string   // address of an LMTP listener, or ""
 	XMPP   string   // address for streams
 	Config string   // path of the configuration file
 	Wrap   []string // a command to run the gateway under, e.g. strace
@@ -64,6 +65,7 @@ type Spec struct {
 	Node       string            // Postgres; "" for "lab"
 	Deliver    string            // hop URL of the final delivery
 	SMTP, XMPP string            // addresses, from FreeAddrs
+	LMTP       string            // the same, or "" for no such listener
 	Peers      map[string]string // domain -> address of its streams
 	Route      string            // hop URL for all other domains, "" for MX
 	Extra      string            // further TOML
@@ -84,7 +86,7 @@ func NewGateway(s Spec) (*Gateway, error) {
 	if s.DNS == "" {
 		s.DNS = "127.0.0.1:9" // discard: answers nothing
 	}
-	g := &Gateway{Exe: s.Exe, Domain: s.Domain, SMTP: s.SMTP, XMPP: s.XMPP, Config: filepath.Join(s.Dir, "config.toml")}
+	g := &Gateway{Exe: s.Exe, Domain: s.Domain, SMTP: s.SMTP, LMTP: s.LMTP, XMPP: s.XMPP, Config: filepath.Join(s.Dir, "config.toml")}
 	return g, os.WriteFile(g.Config, []byte(s.toml(cert, key)), 0o600)
 }
 
@@ -94,7 +96,11 @@ func (s Spec) toml(cert, key string) string {
 	if s.Service != "" {
 		fmt.Fprintf(&b, "service = %q\n", s.Service)
 	}
-	fmt.Fprintf(&b, "[[listener]]\nkind = \"relay\"\naddress = %q\ntls = \"none\"\ntrusted = [\"127.0.0.0/8\"]\n", s.SMTP)
+	for kind, addr := range map[string]string{"relay": s.SMTP, "lmtp": s.LMTP} {
+		if addr != "" {
+			fmt.Fprintf(&b, "[[listener]]\nkind = %q\naddress = %q\ntls = \"none\"\ntrusted = [\"127.0.0.0/8\"]\n", kind, addr)
+		}
+	}
 	fmt.Fprintf(&b, "[store]\nurl = %q\n", s.Store)
 	if s.Schema != "" {
 		fmt.Fprintf(&b, "schema = %q\nnode = %q\n", s.Schema, cmp.Or(s.Node, "lab"))

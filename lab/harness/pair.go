@@ -12,10 +12,11 @@ type Side struct {
 	Store  string // URL
 	Schema string // Postgres
 	Node   string // Postgres; "" for "lab"
+	LMTP   string // address of an LMTP listener, or ""
 }
 
 // NewPair configures two gateways on free ports, in folders below s.Dir; of s,
-// Domain, Store, Schema, SMTP, XMPP and Peers are filled in.
+// Domain, Store, Schema, Node, LMTP, SMTP, XMPP and Peers are filled in.
 func NewPair(s Spec, a, b Side) (*Pair, error) {
 	addrs, err := FreeAddrs(4)
 	if err != nil {
@@ -24,7 +25,7 @@ func NewPair(s Spec, a, b Side) (*Pair, error) {
 	gatewayOf := func(own, other Side, smtp, xmpp, otherXMPP string) (*Gateway, error) {
 		g := s
 		g.Dir = filepath.Join(s.Dir, own.Domain)
-		g.Domain, g.Store, g.Schema, g.Node, g.SMTP, g.XMPP = own.Domain, own.Store, own.Schema, own.Node, smtp, xmpp
+		g.Domain, g.Store, g.Schema, g.Node, g.LMTP, g.SMTP, g.XMPP = own.Domain, own.Store, own.Schema, own.Node, own.LMTP, smtp, xmpp
 		g.Peers = map[string]string{other.Domain: otherXMPP}
 		return NewGateway(g)
 	}

@@ -21,10 +21,13 @@ type Sink struct {
 	mu     sync.Mutex
 	refuse func(recipient string) bool
 	conns  map[net.Conn]bool
-	got    []string
+	got    []arrival
 	count  int
 	more   chan struct{}
 }
+
+// arrival is one message for one recipient.
+type arrival struct{ kept, recipient string }
 
 // NewSink listens on addr. keep may be nil: then only the count is kept.
 func NewSink(addr string, keep func(content []byte) string) (*Sink, error) {
@@ -48,9 +51,14 @@ func (s *Sink) refuses(rcpt string) bool {
 	s.mu.Lock()
 	turnAway := s.refuse
 	s.mu.Unlock()
-	_, rest, _ := strings.Cut(rcpt, "<")
+	return turnAway != nil && turnAway(recipientOf(rcpt))
+}
+
+// recipientOf is the address in a RCPT command.
+func recipientOf(command string) string {
+	_, rest, _ := strings.Cut(command, "<")
 	address, _, _ := strings.Cut(rest, ">")
-	return turnAway != nil && turnAway(address)
+	return address
 }
 
 func (s *Sink) serve() {
@@ -85,7 +93,7 @@ func (s *Sink) Close() {
 func (s *Sink) session(c net.Conn) {
 	r, w := bufio.NewReaderSize(c, 64<<10), bufio.NewWriter(c)
 	fmt.Fprintf(w, "220 sink ESMTP\r\n")
-	lmtp, rcpts := false, 0
+	lmtp, rcpts := false, []string(nil)
 	for {
 		if r.Buffered() == 0 && w.Flush() != nil {
 			return
@@ -102,12 +110,12 @@ func (s *Sink) session(c net.Conn) {
 		case strings.HasPrefix(verb, "RCPT") && s.refuses(line):
 			fmt.Fprintf(w, "550 5.1.1 no such mailbox\r\n")
 		case strings.HasPrefix(verb, "RCPT"):
-			rcpts++
+			rcpts = append(rcpts, recipientOf(line))
 			fmt.Fprintf(w, "250 2.1.5 ok\r\n")
 		case strings.HasPrefix(verb, "MAIL"), strings.HasPrefix(verb, "RSET"):
-			rcpts = 0
+			rcpts = nil
 			fmt.Fprintf(w, "250 2.0.0 ok\r\n")
-		case strings.HasPrefix(verb, "DATA") && rcpts == 0:
+		case strings.HasPrefix(verb, "DATA") && len(rcpts) == 0:
 			fmt.Fprintf(w, "503 5.5.1 no recipients\r\n")
 		case strings.HasPrefix(verb, "DATA"):
 			fmt.Fprintf(w, "354 go on\r\n")
@@ -121,12 +129,12 @@ func (s *Sink) session(c net.Conn) {
 			s.take(content, rcpts)
 			n := 1
 			if lmtp {
-				n = rcpts
+				n = len(rcpts)
 			}
 			for range n {
 				fmt.Fprintf(w, "250 2.0.0 taken\r\n")
 			}
-			rcpts = 0
+			rcpts = nil
 		case strings.HasPrefix(verb, "QUIT"):
 			fmt.Fprintf(w, "221 2.0.0 bye\r\n")
 			w.Flush()
@@ -158,16 +166,16 @@ func readDots(r *bufio.Reader) ([]byte, error) {
 	}
 }
 
-func (s *Sink) take(content []byte, rcpts int) {
+func (s *Sink) take(content []byte, rcpts []string) {
 	note := ""
 	if s.keep != nil {
 		note = s.keep(content)
 	}
 	s.mu.Lock()
-	s.count += rcpts
+	s.count += len(rcpts)
 	if s.keep != nil {
-		for range rcpts {
-			s.got = append(s.got, note)
+		for _, r := range rcpts {
+			s.got = append(s.got, arrival{note, r})
 		}
 	}
 	s.mu.Unlock()
@@ -188,7 +196,20 @@ func (s *Sink) Count() int {
 func (s *Sink) Got() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]string(nil), s.got...)
+	kept := make([]string, len(s.got))
+	for i, a := range s.got {
+		kept[i] = a.kept
+	}
+	return kept
+}
+
+// arrived counts what arrived of each message for each recipient.
+func (s *Sink) arrived(into map[arrival]int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range s.got {
+		into[a]++
+	}
 }
 
 // More receives when something arrived.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"mailxmppd/mail/faults"
 	"mailxmppd/store"
 )
 
@@ -103,6 +104,7 @@ func (s *Store) Renew(ctx context.Context, leases []store.Lease, lease time.Dura
 	if len(id) == 0 {
 		return nil, nil
 	}
+	faults.Point("store.renew.before-commit")
 	rows, err := s.pool.Query(ctx, `
 		UPDATE deliveries d SET due_at = now() + $5 * interval '1 second'
 		FROM unnest($1::int[], $2::text[], $3::int[], $4::bigint[]) AS w (lease, message_id, n, token)
@@ -115,6 +117,7 @@ func (s *Store) Renew(ctx context.Context, leases []store.Lease, lease time.Dura
 	if err != nil {
 		return nil, fmt.Errorf("renew leases: %w", failed(err))
 	}
+	faults.Point("store.renew.after-commit")
 	count := make([]int, len(leases))
 	for _, i := range renewed {
 		count[i]++

@@ -69,13 +69,13 @@ func (s *Store) settleWithDSNs(ctx context.Context, set store.Settlement) error 
 		if err := tx.SendBatch(ctx, b).Close(); err != nil {
 			return err
 		}
-		faults.Point("store.settle.before-commit")
+		faults.Point("store.report.before-commit")
 		return nil
 	})
 	if err != nil {
 		return failed(err)
 	}
-	faults.Point("store.settle.after-commit")
+	faults.Point("store.report.after-commit")
 	if claimable {
 		s.wakeSelf()
 	}

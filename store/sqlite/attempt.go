@@ -100,7 +100,7 @@ func findNum(c *conn, l store.Lease) (int64, error) {
 
 // Renew implements store.Store.
 func (s *Store) Renew(ctx context.Context, leases []store.Lease, lease time.Duration) (lost []store.Lease, err error) {
-	err = s.writer.do(ctx, plain, 0, func(c *conn) error {
+	err = s.writer.do(ctx, renewing, 0, func(c *conn) error {
 		lost = nil
 		until := s.now() + millis(lease)
 		for _, l := range leases {

@@ -48,8 +48,12 @@ func (s *Store) Settle(ctx context.Context, set store.Settlement) error {
 		drafts = append(drafts, d)
 		size += len(d.inline) + 1024
 	}
+	kind := settling
+	if len(drafts) > 0 {
+		kind = reporting
+	}
 	var left int64
-	err := s.writer.do(ctx, settling, size, func(c *conn) (err error) {
+	err := s.writer.do(ctx, kind, size, func(c *conn) (err error) {
 		left, err = s.settle(c, set, drafts)
 		return err
 	})

@@ -60,9 +60,11 @@ const (
 	staging        // lazy too: pieces of content that nothing refers to yet
 	receiving      // lazy too: an open transfer and its chunks
 	sweeping       // lazy too: pieces of content that nothing refers to any more
-	putting        // these three take or end responsibility for a message
+	putting        // these take or end responsibility for a message
 	taking
 	settling
+	reporting // settling, with a DSN
+	renewing
 	claiming
 	beginning // an attempt
 	removing  // what has outlived its time
@@ -90,6 +92,10 @@ func (k kind) points() (before, after string) {
 		return "store.accept.before-commit", "store.accept.after-commit"
 	case settling:
 		return "store.settle.before-commit", "store.settle.after-commit"
+	case reporting:
+		return "store.report.before-commit", "store.report.after-commit"
+	case renewing:
+		return "store.renew.before-commit", "store.renew.after-commit"
 	case claiming:
 		return "store.claim.before-commit", "store.claim.after-commit"
 	case beginning:

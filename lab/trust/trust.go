@@ -9,6 +9,7 @@ package trust
 import (
 	"bytes"
 	"context"
+	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,6 +26,14 @@ import (
 
 // ErrNotInstalled means that a program is missing on this machine.
 var ErrNotInstalled = errors.New("opendkim-tools, python3-dkim, python3-spf or libmail-dkim-perl is not installed; scripts/deps installs them")
+
+// The scripts that ask the programs.
+var (
+	//go:embed testdata/judge.py
+	judgePython string
+	//go:embed testdata/judge.pl
+	judgePerl string
+)
 
 // python is Debian's own: another one in the PATH has not its modules.
 const python = "/usr/bin/python3"
@@ -184,7 +193,7 @@ func askPython(ctx context.Context, j job) (a answer, err error) {
 	if err != nil {
 		return a, err
 	}
-	out, err := run(exec.CommandContext(ctx, python, "testdata/judge.py"), in)
+	out, err := run(exec.CommandContext(ctx, python, "-c", judgePython), in)
 	if err != nil {
 		return a, err
 	}
@@ -207,7 +216,7 @@ func askPerl(ctx context.Context, dir, server string, messages [][]byte) ([][]st
 	if err != nil {
 		return nil, err
 	}
-	argv := []string{"testdata/judge.pl", host, port}
+	argv := []string{"-e", judgePerl, "--", host, port}
 	for i, m := range messages {
 		file := filepath.Join(dir, strconv.Itoa(i)+".eml")
 		if err := os.WriteFile(file, m, 0o600); err != nil {
@@ -227,6 +236,25 @@ func askPerl(ctx context.Context, dir, server string, messages [][]byte) ([][]st
 		return nil, fmt.Errorf("%d answers to %d messages", len(said), len(messages))
 	}
 	return said, nil
+}
+
+// Chain returns what dkimpy and Mail::DKIM say of a message's ARC chain, whose
+// keys are in the zone. dir is for files.
+func Chain(ctx context.Context, dir string, zone Zone, message []byte) (dkimpy, mailDKIM string, err error) {
+	server, stop, err := zone.Serve("127.0.0.1:0")
+	if err != nil {
+		return "", "", err
+	}
+	defer stop()
+	a, err := askPython(ctx, job{Zone: zone, Messages: [][]byte{message}, ARC: true})
+	if err != nil {
+		return "", "", err
+	}
+	perl, err := askPerl(ctx, dir, server, [][]byte{message})
+	if err != nil {
+		return "", "", err
+	}
+	return a.Chains[0], perl[0][0], nil
 }
 
 // askOpenDKIM reports whether OpenDKIM accepts a message's signature. It asks
@@ -256,7 +284,7 @@ func run(cmd *exec.Cmd, in []byte) ([]byte, error) {
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(in), &errs
 	out, err := cmd.Output()
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w: %s", cmd.Args[1], err, errs.String())
+		return nil, fmt.Errorf("%s: %w: %s", cmd.Args[0], err, errs.String())
 	}
 	return out, nil
 }

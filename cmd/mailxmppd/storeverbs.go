@@ -29,8 +29,14 @@ func storeCommand() *cobra.Command {
 	return cmd
 }
 
-// errServerStore is what is for an SQLite store alone.
-var errServerStore = errors.New("this store is PostgreSQL's: its own tools make and restore backups (pg_dump, pg_basebackup)")
+// errServerStore is what is for an SQLite store alone, with what does it for this
+// one: the words are those of docs/operations.md (Restoring PostgreSQL).
+func errServerStore(cfg *config.Config) error {
+	return fmt.Errorf("this store is PostgreSQL's, whose own tools make backups and restore them, the first while the gateways run:\n"+
+		"pg_dump --format=custom --no-owner --schema=%s --file=BACKUP '%s'\n"+
+		"pg_restore --exit-on-error --single-transaction --no-owner --dbname=URL-OF-AN-EMPTY-DATABASE BACKUP",
+		cfg.Store.Schema, cfg.Redacted().Store.URL)
+}
 
 func storeBackupCommand() *cobra.Command {
 	var v verbFlags
@@ -87,7 +93,7 @@ func (v *verbFlags) onSQLite(do func(cfg *config.Config, path string) error) err
 	}
 	path, ok := cfg.Store.SQLitePath()
 	if !ok {
-		return errServerStore
+		return errServerStore(cfg)
 	}
 	return do(cfg, path)
 }

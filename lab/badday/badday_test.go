@@ -2,13 +2,10 @@ package badday
 
 import (
 	"bytes"
-	"encoding/json"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +13,6 @@ import (
 	"go.uber.org/goleak"
 
 	"mailxmppd/lab/harness"
-	"mailxmppd/store"
 	"mailxmppd/store/storetest"
 )
 
@@ -26,7 +22,11 @@ const (
 	page    = "../../docs/operations.md"
 	heading = "A bad day"
 	// Where the page has a gateway's files.
-	pageConfig, pageDir, pagePostgres = "/etc/mailxmppd.toml", "/var/lib/mailxmppd", "postgres://mailxmppd@db.capulet.example/mail"
+	pageConfig, pageDir = "/etc/mailxmppd.toml", "/var/lib/mailxmppd"
+	// Its databases: the gateway's, the one into which that is restored, and the
+	// server's own.
+	pagePostgres, pageRestored, pageServer = pageCluster + "mail", pageCluster + "mail2", pageCluster + "postgres"
+	pageCluster                            = "postgres://mailxmppd@db.capulet.example/"
 )
 
 // TestBadDay plays the page. With MAILXMPPD_UPDATE=1 it writes into the page
@@ -62,6 +62,9 @@ func TestBadDay(t *testing.T) {
 
 // trimmed are the lines of an output without blanks at their ends.
 func trimmed(output string) []string {
+	if output == "" {
+		return nil
+	}
 	lines := strings.Split(strings.TrimSuffix(output, "\n"), "\n")
 	for i := range lines {
 		lines[i] = strings.TrimRight(lines[i], " ")
@@ -72,13 +75,15 @@ func trimmed(output string) []string {
 // lab is capulet.example, whose operator reads the page, its peer
 // montague.example, and a relay to which mail can be redirected.
 type lab struct {
-	t           *testing.T
-	dir, exe    string
-	gateways    map[string]*harness.Gateway
-	boxes       map[string]*harness.Sink
-	ids         map[string]string // of the page -> those of this day
-	postgres    string
-	sent, relay int
+	t        *testing.T
+	dir, exe string
+	gateways map[string]*harness.Gateway
+	boxes    map[string]*harness.Sink
+	ids      map[string]string // of the page -> those of this day
+	postgres string
+	sent     int
+	disk     string        // of capulet.example
+	hung     chan struct{} // closed when the relay answers again
 }
 
 func must(t *testing.T, err error) {
@@ -105,6 +110,8 @@ func newLab(t *testing.T) *lab {
 		t.Cleanup(box.Close)
 		l.boxes[name] = box
 	}
+	l.disk = filepath.Join(dir, "capulet")
+	smallDisk(t, l.disk)
 	for i, name := range []string{"capulet", "montague"} {
 		other := []string{"montague", "capulet"}[i]
 		g, err := harness.NewGateway(harness.Spec{
@@ -126,105 +133,28 @@ func newLab(t *testing.T) *lab {
 	return l
 }
 
-// happen makes an event of the page come true.
-func (l *lab) happen(s step) {
-	l.t.Helper()
-	what, rest := s.event[0], s.event[1:]
-	switch {
-	case what == "start":
-		must(l.t, l.gateways[rest[0]].Start(l.t.Context()))
-	case what == "stop":
-		must(l.t, l.gateways[rest[0]].Stop())
-	case what == "send":
-		l.send(rest[0], rest[1])
-	case what == "await" && rest[0] == "waiting":
-		l.await(s, func(e []store.Entry) bool {
-			return len(e) == number(l.t, rest[1]) && !slices.ContainsFunc(e, func(e store.Entry) bool { return e.State != store.Deferred || e.Attempts == 0 })
-		})
-	case what == "await" && rest[0] == "held":
-		l.await(s, func(e []store.Entry) bool {
-			return len(e) == number(l.t, rest[1]) && !slices.ContainsFunc(e, func(e store.Entry) bool { return e.State != store.Held })
-		})
-	case what == "await" && rest[0] == "empty":
-		l.await(s, func(e []store.Entry) bool { return len(e) == 0 })
-	case what == "await" && rest[0] == "box":
-		l.until(s, func() bool { return l.boxes[rest[1]].Count() >= number(l.t, rest[2]) })
-	case what == "await" && rest[0] == "dsn": // to the sender, with these words
-		words := strings.Join(rest[2:], " ")
-		l.until(s, func() bool {
-			return slices.ContainsFunc(l.boxes["capulet"].Got(), func(c string) bool {
-				return strings.Contains(c, "Action: "+rest[1]) && strings.Contains(c, words)
-			})
-		})
-	case what == "use" && rest[0] == "postgres":
-		config, err := os.ReadFile(l.gateways["capulet"].Config)
-		must(l.t, err)
-		old := "sqlite://" + filepath.Join(l.dir, "capulet", "mail.db")
-		must(l.t, os.WriteFile(l.gateways["capulet"].Config, bytes.Replace(config, []byte(old), []byte(l.server()), 1), 0o600))
-	default:
-		l.t.Fatalf("line %d: no such event: %v", s.line+1, s.event)
-	}
-}
-
-func number(t *testing.T, s string) int {
-	n, err := strconv.Atoi(s)
-	must(t, err)
-	return n
-}
-
-// server is a PostgreSQL of its own, started when the page comes to it.
-func (l *lab) server() string {
-	if l.postgres == "" {
-		l.postgres = storetest.StartPostgres(l.t)
-	}
-	return l.postgres
-}
-
-// send hands one message to the gateway of capulet.example.
-func (l *lab) send(from, to string) {
-	c, err := harness.Dial(l.gateways["capulet"].SMTP)
-	must(l.t, err)
-	defer c.Close()
-	l.sent++
-	content := fmt.Sprintf("From: %s\r\nSubject: %d\r\nMessage-ID: <%d@capulet.example>\r\n\r\nhello\r\n", from, l.sent, l.sent)
-	said, err := c.Send(from, []string{to}, harness.Stuff([]byte(content)))
-	if err != nil {
-		l.t.Fatalf("%v %s", err, said)
-	}
-}
-
-func (l *lab) await(s step, done func([]store.Entry) bool) {
-	l.until(s, func() bool {
-		out, err := l.run("queue", "list", "--json", "-c", pageConfig)
-		var entries []store.Entry
-		return err == nil && json.Unmarshal([]byte(out), &entries) == nil && done(entries)
-	})
-}
-
-func (l *lab) until(s step, done func() bool) {
-	l.t.Helper()
-	for end := time.Now().Add(60 * time.Second); !done(); time.Sleep(100 * time.Millisecond) {
-		if time.Now().After(end) {
-			out, _ := l.run("queue", "list", "-c", pageConfig)
-			l.t.Fatalf("line %d: %v does not come true\n%s", s.line+1, s.event, out)
-		}
-	}
-}
-
 // run runs a command of the page as it would run on this day, and returns its
 // output as it would stand on the page.
-func (l *lab) run(args ...string) (string, error) {
+func (l *lab) run(program string, args ...string) (string, error) {
 	config := l.gateways["capulet"].Config
 	here := []string{pageConfig, config, pageDir, filepath.Dir(config), "smtp://relay.example:25", "smtp://" + l.boxes["relay"].Addr}
-	if slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, pagePostgres) }) || l.postgres != "" {
-		here = append(here, pagePostgres, l.server())
+	if slices.ContainsFunc(args, func(a string) bool { return strings.Contains(a, pageCluster) }) || l.postgres != "" {
+		here = append(here, pageRestored, l.restored(), pageServer, l.server(), pagePostgres, l.server())
 	}
 	var there []string
 	for i := 0; i < len(here); i += 2 {
-		there = append(there, here[i+1], here[i])
+		if here[i] != pageServer { // the database is the server's own
+			there = append(there, here[i+1], here[i])
+		}
 	}
 	args = strings.Split(strings.NewReplacer(here...).Replace(strings.Join(args, "\x00")), "\x00")
-	cmd := exec.CommandContext(l.t.Context(), l.exe, args...)
+	exe := l.exe
+	if program != "mailxmppd" {
+		var err error
+		exe, err = storetest.Program(program)
+		must(l.t, err)
+	}
+	cmd := exec.CommandContext(l.t.Context(), exe, args...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
@@ -247,12 +177,12 @@ func (l *lab) command(s step) (got string) {
 	var wrong []string
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 		var err error
-		got, err = l.run(args...)
+		got, err = l.run(s.args[0], args...)
 		if fails := strings.HasPrefix(s.output, "mailxmppd: "); (err != nil) != fails {
 			l.t.Fatalf("line %d: %v: %v\n%s", s.line+1, s.args, err, got)
 		}
 		// What only looks may look again: an attempt may just be running.
-		if wrong = differences(s.output, got); update || len(wrong) == 0 || !looks(args) || time.Now().After(end) {
+		if wrong = differences(s.output, got); update || len(wrong) == 0 || !looks(s.args[1:]) || time.Now().After(end) {
 			break
 		}
 	}
@@ -270,5 +200,5 @@ func (l *lab) command(s step) (got string) {
 
 // looks reports whether a command changes nothing.
 func looks(args []string) bool {
-	return args[0] == "queue" && slices.Contains([]string{"list", "totals", "show", "log"}, args[1])
+	return len(args) > 1 && args[0] == "queue" && slices.Contains([]string{"list", "totals", "show", "log"}, args[1])
 }

@@ -44,11 +44,21 @@ func stepsOf(page, heading string) (steps []step) {
 
 // argsOf splits a command line at blanks outside single quotes.
 func argsOf(line string) (args []string) {
-	for i, part := range strings.Split(line, "'") {
-		if i%2 == 1 {
-			args = append(args, part)
-		} else {
-			args = append(args, strings.Fields(part)...)
+	quoted, within := false, false
+	for _, r := range line {
+		switch {
+		case r == '\'':
+			quoted = !quoted
+			if !within {
+				args, within = append(args, ""), true
+			}
+		case r == ' ' && !quoted:
+			within = false
+		default:
+			if !within {
+				args, within = append(args, ""), true
+			}
+			args[len(args)-1] += string(r)
 		}
 	}
 	return args

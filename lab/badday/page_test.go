@@ -7,10 +7,10 @@ import (
 )
 
 func TestStepsOf(t *testing.T) {
-	const page = "## Another\n```\n$ no\n```\n## It\n<!-- lab: send a b -->\ntext\n```\n$ mailxmppd queue fail X --reason 'so it is'\none\n\ntwo\n$ mailxmppd y\n```\n## Next\n```\n$ no\n```\n"
+	const page = "## Another\n```\n$ no\n```\n## It\n<!-- lab: send a b -->\ntext\n```\n$ mailxmppd queue fail X --reason 'so it is' --to='a b'\none\n\ntwo\n$ mailxmppd y\n```\n## Next\n```\n$ no\n```\n"
 	steps := stepsOf(page, "It")
 	if len(steps) != 3 || !slices.Equal(steps[0].event, []string{"send", "a", "b"}) ||
-		!slices.Equal(steps[1].args, []string{"mailxmppd", "queue", "fail", "X", "--reason", "so it is"}) ||
+		!slices.Equal(steps[1].args, []string{"mailxmppd", "queue", "fail", "X", "--reason", "so it is", "--to=a b"}) ||
 		steps[1].output != "one\n\ntwo\n" || steps[1].lines != 3 || steps[2].output != "" {
 		t.Errorf("got %+v", steps)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -105,7 +106,9 @@ func TestConnectionsCut(t *testing.T) {
 }
 
 // TestFailOver kills a primary whose commits wait for a standby, and promotes
-// that. The gateways have both in the URL of the store, and follow.
+// that. The gateways have both in the URL of the store, as docs/operations.md
+// has it, and follow. Before the commits wait, and after, when no other server is
+// left, check warns.
 func TestFailOver(t *testing.T) {
 	t.Parallel()
 	primary := startServer(t)
@@ -116,10 +119,16 @@ func TestFailOver(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	must(t, primary.Synchronous(t.Context()))
-	both := fmt.Sprintf("postgres://postgres@%s,%s/postgres?sslmode=disable&target_session_attrs=read-write",
-		hostOf(t, primary.URL), hostOf(t, standby.URL))
+	both := documentedURL(t, hostOf(t, primary.URL), hostOf(t, standby.URL))
 	s := newSite(t, "postgres: fail-over to a standby", postgresAt(both, "a.example", "over"), postgresAt(both, "b.example", "over"), shortLease)
+	const warning = "a fail-over of the database would lose the newest mail"
+	if said := s.check(); !strings.Contains(said, warning) {
+		t.Errorf("without a synchronous standby check says:\n%s", said)
+	}
+	must(t, primary.Synchronous(t.Context()))
+	if said := s.check(); strings.Contains(said, "fail-over") || strings.Contains(said, "standby") {
+		t.Errorf("with a synchronous standby check says:\n%s", said)
+	}
 	s.start()
 	stop := s.load(20)
 	defer stop()
@@ -128,8 +137,40 @@ func TestFailOver(t *testing.T) {
 	must(t, primary.Crash())
 	must(t, standby.Promote(t.Context()))
 	s.flows(30)
+	if said := s.check(); !strings.Contains(said, warning) {
+		t.Errorf("after the fail-over check says:\n%s", said)
+	}
 	stop()
 	s.judge()
+}
+
+// documentedURL is the URL of a store with two servers, as the documentation
+// has it, for servers of ours.
+func documentedURL(t *testing.T, primary, standby string) string {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/operations.md")
+	must(t, err)
+	const hosts = "postgres://mailxmppd@db1.capulet.example,db2.capulet.example/mail?"
+	_, rest, found := strings.Cut(string(page), hosts)
+	settings, _, _ := strings.Cut(rest, "\n")
+	if !found || !strings.Contains(settings, "target_session_attrs=") {
+		t.Fatalf("no %s... in the documentation", hosts)
+	}
+	return fmt.Sprintf("postgres://postgres@%s,%s/postgres?%s&sslmode=disable", primary, standby, settings)
+}
+
+// check is what mailxmppd check says of a's configuration.
+func (s *site) check() string {
+	s.Helper()
+	out, err := exec.CommandContext(s.Context(), gateway, "check", "--config", s.pair.A.Config).CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) { // which it has where another part is at fault
+		s.Fatal(err)
+	}
+	if !strings.Contains(string(out), "store") {
+		s.Errorf("check says nothing of the store:\n%s", out)
+	}
+	return string(out)
 }
 
 // makeSchemas makes the tables of both sides, so that no start waits for that.

@@ -86,6 +86,12 @@ func Start(dir string, settings ...string) (*Server, error) {
 	return s, nil
 }
 
+// Program is the path of a program of PostgreSQL's, of the server's version.
+func Program(name string) (path string, err error) {
+	bin, err := findServer()
+	return filepath.Join(bin, name), err
+}
+
 func findServer() (bin string, err error) {
 	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
 	if err != nil {

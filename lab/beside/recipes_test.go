@@ -15,6 +15,7 @@ const (
 	peeringOnly = "Postfix, peering only"
 	withMilter  = "Postfix, with the milter"
 	withFilter  = "Postfix, with the before-queue filter"
+	answers     = "Answers to requests"
 	inFront     = "In front of Postfix"
 )
 
@@ -25,6 +26,9 @@ func TestRecipes(t *testing.T) {
 	t.Run(peeringOnly, func(t *testing.T) { t.Parallel(); testPeeringOnly(t, newSite(t, exe, "127.0.41.1")) })
 	t.Run(withMilter, func(t *testing.T) { t.Parallel(); testMilter(t, newSite(t, exe, "127.0.41.2")) })
 	t.Run(withFilter, func(t *testing.T) { t.Parallel(); testFilter(t, newSite(t, exe, "127.0.41.3")) })
+	t.Run(answers, func(t *testing.T) { t.Parallel(); testAnswers(t, newSite(t, exe, "127.0.41.8")) })
+	t.Run(answers+", "+withMilter, func(t *testing.T) { t.Parallel(); testAnswers(t, newSite(t, exe, "127.0.41.6"), withMilter) })
+	t.Run(answers+", "+withFilter, func(t *testing.T) { t.Parallel(); testAnswers(t, newSite(t, exe, "127.0.41.7"), withFilter) })
 	t.Run(inFront, func(t *testing.T) { t.Parallel(); testInFront(t, newSite(t, exe, "127.0.41.4")) })
 }
 

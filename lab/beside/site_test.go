@@ -145,6 +145,33 @@ func block(t *testing.T, name string, titles ...string) string {
 	return b.String()
 }
 
+// parameters are the lines of main.cf that several recipes have together: what a
+// later one sets takes the place of what an earlier one does.
+func parameters(t *testing.T, titles ...string) string {
+	t.Helper()
+	var names []string
+	lines := map[string]string{}
+	name := ""
+	for line := range strings.Lines(block(t, "main.cf", titles...)) {
+		switch {
+		case strings.TrimSpace(line) == "", strings.HasPrefix(line, "#"):
+		case strings.HasPrefix(line, " "): // goes on
+			lines[name] += line
+		default:
+			first, _, _ := strings.Cut(line, "=")
+			if name = strings.TrimSpace(first); lines[name] == "" {
+				names = append(names, name)
+			}
+			lines[name] = line
+		}
+	}
+	var b strings.Builder
+	for _, name := range names {
+		b.WriteString(lines[name])
+	}
+	return b.String()
+}
+
 // startOurs runs our gateway as the recipes say.
 func (s *site) startOurs(t *testing.T, greets string, titles ...string) {
 	t.Helper()
@@ -161,7 +188,7 @@ func (s *site) startPostfix(t *testing.T, listen string, titles ...string) *post
 	}
 	// Postfix would take the port at every address.
 	services = strings.ReplaceAll("\n"+services, "\nsmtp ", "\n"+s.ip+":25 ")
-	settings := strings.ReplaceAll(s.here(block(t, "main.cf", titles...)), "[127.0.0.1]", "["+s.ip+"]")
+	settings := strings.ReplaceAll(s.here(parameters(t, titles...)), "[127.0.0.1]", "["+s.ip+"]")
 	return s.runPostfix(t, postfix.Spec{
 		Listen: listen, Sink: s.others.Addr, Services: strings.TrimPrefix(services, "\n"),
 		// Asked for a verdict, it is to have it before we lose patience; loops are

@@ -3,9 +3,11 @@ package verdicts
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -67,6 +69,64 @@ func TestSieve(t *testing.T) {
 			if strings.Contains(string(out), not) {
 				t.Errorf("%s: %q in\n%s", c.field, not, out)
 			}
+		}
+	}
+}
+
+// TestThunderbirdForm: Thunderbird is not run here. Its filter has the form in
+// which Thunderbird keeps such rules (msgFilterRules.dat: an attribute and its
+// value in quotes a line, a quote within escaped; a rule begins with its name;
+// conditions are a field, an operator and a value between commas, with the field
+// in quotes where it is not one of Thunderbird's own), and its condition, read as
+// such, picks forged mail and no other.
+func TestThunderbirdForm(t *testing.T) {
+	page, err := os.ReadFile("../../docs/trust.md")
+	must(t, err)
+	_, after, ok := strings.Cut(string(page), "`msgFilterRules.dat`")
+	if !ok {
+		t.Fatal("docs/trust.md has no rules for Thunderbird")
+	}
+	_, after, _ = strings.Cut(after, "```\n")
+	rules, _, ok := strings.Cut(after, "```")
+	if !ok {
+		t.Fatal("no block for Thunderbird")
+	}
+	line := regexp.MustCompile(`^(\w+)="((?:[^"\\]|\\.)*)"$`)
+	var names []string
+	values := map[string]string{}
+	for l := range strings.Lines(rules) {
+		m := line.FindStringSubmatch(strings.TrimSuffix(l, "\n"))
+		if m == nil {
+			t.Fatalf("%q is no attribute", l)
+		}
+		names = append(names, m[1])
+		values[m[1]] = strings.ReplaceAll(m[2], `\"`, `"`)
+	}
+	if got := strings.Join(names, " "); got != "name enabled type action actionValue condition" {
+		t.Errorf("attributes %s", got)
+	}
+	// 1 is the inbox, 16 by hand (nsMsgFilterType).
+	if values["enabled"] != "yes" || values["type"] != "17" || values["action"] != "Move to folder" {
+		t.Errorf("values %v", values)
+	}
+	if folder, err := url.Parse(values["actionValue"]); err != nil || folder.Scheme != "mailbox" || folder.Path != "/Junk" {
+		t.Errorf("folder %v, %v", folder, err)
+	}
+	term := regexp.MustCompile(`^AND \("([\w-]+)",(begins with),([^,)"]+)\)$`).FindStringSubmatch(values["condition"])
+	if term == nil {
+		t.Fatalf("condition %q", values["condition"])
+	}
+	for _, c := range []struct {
+		field  string
+		picked bool
+	}{
+		{"X-Mail-Trust: forged; montague.example asks to reject mail", true},
+		{"X-Mail-Trust: authenticated; proven by dkim", false},
+		{"X-Mail-Trust: unproven; not forged; nothing", false},
+	} {
+		name, value, _ := strings.Cut(c.field, ": ")
+		if got := name == term[1] && strings.HasPrefix(value, term[3]); got != c.picked {
+			t.Errorf("%s: picked %v", c.field, got)
 		}
 	}
 }

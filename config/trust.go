@@ -14,6 +14,7 @@ type Trust struct {
 	Signatures  int         `toml:"signatures"`  // DKIM, of a message
 	DNSBudget   Duration    `toml:"dns_budget"`  // of a message
 	PutOff      Duration    `toml:"put_off_for"` // while it cannot be told who sent it
+	ReportsFor  Duration    `toml:"reports_for"` // that reports about our own mail are let in
 }
 
 // Secondary is a host of ours that takes mail before us, and judges it.
@@ -61,6 +62,7 @@ func (t *Trust) defaults() {
 	t.Signatures = 10
 	t.DNSBudget = span(10 * time.Second)
 	t.PutOff = span(4 * time.Hour)
+	t.ReportsFor = span(10 * 24 * time.Hour)
 }
 
 func (c *checker) trust(cfg *Config) {
@@ -70,6 +72,7 @@ func (c *checker) trust(cfg *Config) {
 	c.count("trust.signatures", t.Signatures, 1, 50)
 	c.span("trust.dns_budget", t.DNSBudget, time.Second, time.Minute)
 	c.span("trust.put_off_for", t.PutOff, time.Minute, 24*time.Hour)
+	c.span("trust.reports_for", t.ReportsFor, 24*time.Hour, 35*24*time.Hour)
 	for i := range t.Secondaries {
 		s, at := &t.Secondaries[i], item("trust.secondary", i)
 		if len(s.Networks) == 0 {

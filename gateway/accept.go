@@ -180,9 +180,7 @@ func (g *Gateway) accept(ctx context.Context, src mail.Source, m *mail.Message, 
 	judged := g.judge(ctx, src, m, m.Content, meant)
 	m.Trace = append(g.vouch(ctx, src, m, m.Content), m.Trace...)
 	trace := g.received(m, src.Client.ESMTP)
-	if g.Judge != nil {
-		trace = append(trace, g.Judge.Outgoing(src, m.Envelope.Sender)...)
-	}
+	m.Origin.Marked = g.Judge != nil && g.Judge.Marks(src, m.Envelope.Sender)
 	m.Trace = append(trace, m.Trace...)
 	faults.Point("accept.received")
 	whole := m.Envelope

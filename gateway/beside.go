@@ -27,7 +27,32 @@ func (e *Entrance) JudgeBeside(ctx context.Context, c mail.Client, m *mail.Messa
 	if verdict := worst(judged); verdict != "" { // else nobody of ours
 		fields = append(VerdictField(verdict), m.Origin.Results...)
 	}
-	return append(fields, e.Judge.Outgoing(src, m.Envelope.Sender)...), nil
+	if !e.Judge.Marks(src, m.Envelope.Sender) {
+		return fields, nil
+	}
+	return append(fields, e.marksBeside(m)...), nil
+}
+
+// maxMarksBeside bounds the marks of a message that leaves through the mail server
+// beside us: a report is looked through for so many.
+const maxMarksBeside = 16
+
+// marksBeside marks a message for all domains that it goes to: who gets it sees
+// which they are, since that mail server makes the copies.
+func (e *Entrance) marksBeside(m *mail.Message) []byte {
+	var domains []string
+	count := map[string]int{}
+	for _, r := range m.Envelope.Recipients {
+		if count[r.Address.Domain]++; count[r.Address.Domain] == 1 {
+			domains = append(domains, r.Address.Domain)
+		}
+	}
+	id := mail.NewID()
+	var fields []byte
+	for _, domain := range domains[:min(len(domains), maxMarksBeside)] {
+		fields = append(fields, e.Judge.Mark(id, m.Envelope.Sender, domain, count[domain])...)
+	}
+	return fields
 }
 
 // worst is the verdict that promises least.

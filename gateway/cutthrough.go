@@ -68,7 +68,7 @@ func (g *Gateway) handOver(ctx context.Context, m incoming, local, domain string
 		Envelope: env,
 		Content:  m.Content,
 		Facts:    m.Facts,
-		Trace:    m.Trace,
+		Trace:    g.marked(m.ID, m.Envelope.Sender, m.Origin, domain, len(env.Recipients), m.Trace),
 		Domain:   domain,
 		Local:    local,
 	})

@@ -164,7 +164,7 @@ func (g *Gateway) give(ctx context.Context, l store.Lease, content mail.Content,
 	}
 	env := partOf(l)
 	env.Sender = as
-	trace := l.Trace
+	trace := g.marked(l.ID, l.Envelope.Sender, l.Origin, l.Domain, len(env.Recipients), l.Trace)
 	if rt.mta {
 		trace = append(g.loops.field(env.Recipients), trace...)
 	}

@@ -24,9 +24,12 @@ type Judge interface {
 	// Message judges a message whole: its recipients, with what is
 	// known of each mailbox. It keeps nothing of m.
 	Message(ctx context.Context, src mail.Source, m *mail.Message, missing []*mail.Failure) mail.Judgement
-	// Outgoing returns header fields for a message that a sender of ours hands
-	// us, CRLF-ended; none for others'.
-	Outgoing(src mail.Source, sender mail.Address) []byte
+	// Marks reports whether reports about a message that a sender of ours hands us
+	// are to be known again.
+	Marks(src mail.Source, sender mail.Address) bool
+	// Mark returns the header field for that, CRLF-ended, of the copy for so many
+	// recipients of a domain.
+	Mark(id mail.ID, sender mail.Address, domain string, rcpts int) []byte
 	// Accepted hears of every message of a client that was accepted. It keeps
 	// nothing of m.
 	Accepted(ctx context.Context, src mail.Source, m *mail.Message)

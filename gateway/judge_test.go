@@ -63,8 +63,6 @@ func (f friends) MayPermit(_ context.Context, sender mail.Address, _ mail.Recipi
 	return false, nil
 }
 
-var marks = trust.NewSentMarks([]byte("a key"))
-
 // judgedWorld is a world where boss and bishop deny, clerk and juliet take all,
 // nobody is not there, and second.example refuses what is forged.
 func judgedWorld(t *testing.T) *world {
@@ -79,7 +77,8 @@ func judgedWorld(t *testing.T) *world {
 				"home.example":   {Mailboxes: map[string]trust.Policy{"boss": {Deny: true}, "bishop": {Deny: true}}},
 				"second.example": {Policy: trust.Policy{RejectForged: true}},
 			},
-			Grants: []trust.Permits{friends{"f@friend.example", "d@down.example"}}, Marks: marks,
+			Grants: []trust.Permits{friends{"f@friend.example", "d@down.example"}},
+			Marks:  trust.NewSentMarks([]byte("a key"), cfg.Store.(*faulty), 0),
 		})
 	})
 	w.local.set(func(n *next) {
@@ -368,6 +367,9 @@ func TestReportsComeBack(t *testing.T) {
 		want              bool
 	}{
 		{"ours", report(sent), "boss@home.example", true},
+		{"the same again", report(sent), "boss@home.example", true},
+		{"another about it", report(sent + "\r\nX: 1"), "boss@home.example", true},
+		{"more than it can have caused", report(sent + "\r\nX: 2"), "boss@home.example", false},
 		{"about another's mail", report(sent), "bishop@home.example", false},
 		{"forged", report("Message-ID: <1@x.example>\r\nReceived: by gw.home.example"), "boss@home.example", false},
 		{"forged mark", report(trust.SentField + ": 20780.aaaaaaaaaaaaaaaaaaaaaaaa"), "boss@home.example", false},
@@ -376,6 +378,50 @@ func TestReportsComeBack(t *testing.T) {
 		if (f == nil) != c.want {
 			t.Errorf("%s: %v", c.name, f)
 		}
+	}
+}
+
+// TestMarksAreApart: each copy has the mark of its own domain, whoever else gets
+// the message; through a mail server beside us it has those of all.
+func TestMarksAreApart(t *testing.T) {
+	t.Parallel()
+	w := judgedWorld(t)
+	here := mail.Client{Addr: netip.MustParseAddrPort("127.0.0.1:1")}
+	marks := func(content string) (domains string) {
+		for line := range strings.Lines(content) {
+			if strings.HasPrefix(line, trust.SentField+":") {
+				domains += strings.TrimSpace(line[strings.LastIndexByte(line, '-')+1:]) + " "
+			}
+		}
+		return domains
+	}
+	m := w.message(by("boss@home.example"), "boss@home.example", "x@far.example", "y@peer.example", "z@other.example")
+	if v := w.entrance.Accept(t.Context(), here, m, false); v[0].Failure != nil {
+		t.Fatal(v[0].Failure)
+	}
+	w.peer.set(func(n *next) { n.live = true })
+	m = w.message(by("boss@home.example"), "boss@home.example", "cut@peer.example")
+	if v := w.entrance.Accept(t.Context(), here, m, false); v[0].Failure != nil {
+		t.Fatal(v[0].Failure)
+	}
+	until(t, "sent", func() bool { return len(w.legacy.deliveries()) == 2 && len(w.peer.deliveries()) == 2 })
+	for _, d := range append(w.legacy.deliveries(), w.peer.deliveries()...) {
+		if got := marks(d.content); got != d.attempt.Domain+" " {
+			t.Errorf("to %v: marks %q", d.rcpts, got)
+		}
+	}
+	m = w.message(by("clerk@home.example"), "clerk@home.example", "x@far.example")
+	if v := w.entrance.Accept(t.Context(), here, m, false); v[0].Failure != nil {
+		t.Fatal(v[0].Failure)
+	}
+	until(t, "sent", func() bool { return len(w.legacy.deliveries()) == 3 })
+	if got := marks(w.legacy.deliveries()[2].content); got != "" {
+		t.Errorf("of a mailbox that takes all mail: marks %q", got)
+	}
+	beside := &Entrance{Gateway: w.Gateway, Beside: true, Trusted: w.entrance.Trusted}
+	fields, f := beside.JudgeBeside(t.Context(), here, w.message(by("boss@home.example"), "boss@home.example", "x@far.example", "y@peer.example", "z@far.example"))
+	if got := marks(string(fields)); f != nil || got != "far.example peer.example " {
+		t.Errorf("beside a mail server: %v, marks %q", f, got)
 	}
 }
 

@@ -60,6 +60,15 @@ func tags(verdict string, o mail.Origin) []byte {
 	return append(VerdictField(verdict), o.Results...)
 }
 
+// marked is the trace that an attempt begins with: a mark is for those whom the
+// attempt is for, and tells nobody who else there is.
+func (g *Gateway) marked(id mail.ID, sender mail.Address, o mail.Origin, domain string, rcpts int, trace []byte) []byte {
+	if g.Judge == nil || !o.Marked {
+		return trace
+	}
+	return append(g.Judge.Mark(id, sender, domain, rcpts), trace...)
+}
+
 // VerdictField writes the field of a verdict, folded and in ASCII: it may go to a
 // mailbox that knows no SMTPUTF8.
 func VerdictField(verdict string) []byte {

@@ -44,6 +44,7 @@ type Origin struct {
 	TLS       string    `json:"tls,omitempty"`       // e.g. "TLS1.3 TLS_AES_128_GCM_SHA256", empty without TLS
 	Local     string    `json:"local,omitempty"`     // our domain that speaks for a null reverse-path
 	Forwarded bool      `json:"forwarded,omitempty"` // an alias of ours was among its recipients
+	Marked    bool      `json:"marked,omitempty"`    // it leaves with a mark by which reports about it are known again
 	Received  time.Time `json:"received"`
 
 	// Results is Judgement.Results of the message; "" where nobody judged it.

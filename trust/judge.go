@@ -121,7 +121,7 @@ func (j *Judge) Message(ctx context.Context, src mail.Source, m *mail.Message, m
 func (j *Judge) recipient(ctx context.Context, src mail.Source, m *mail.Message, ev *Evidence, rcpt mail.Address, missing *mail.Failure) mail.Judged {
 	d := j.cfg.Domains[rcpt.Domain]
 	p := d.Of(rcpt)
-	terms := j.terms(ctx, m, ev, p, rcpt)
+	terms := j.terms(ctx, src, m, ev, p, rcpt)
 	ruling := Rule(ev, terms)
 	out := mail.Judged{Verdict: mail.Sanitise(ruling.String()), Forged: ruling.Verdict == Forged}
 	if p.Deny || missing != nil {
@@ -159,12 +159,13 @@ func (j *Judge) couldOpen(ctx context.Context, m *mail.Message, ev *Evidence, rc
 }
 
 // terms collects what a recipient has to say about a message.
-func (j *Judge) terms(ctx context.Context, m *mail.Message, ev *Evidence, p Policy, rcpt mail.Address) Terms {
+func (j *Judge) terms(ctx context.Context, src mail.Source, m *mail.Message, ev *Evidence, p Policy, rcpt mail.Address) Terms {
 	t := Terms{Forwarders: p.Forwarders}
 	if m.Envelope.Sender.IsNull() && j.cfg.Marks != nil {
-		switch ours, err := j.cfg.Marks.Find(m.Content, rcpt); {
+		switch ours, err := j.cfg.Marks.Find(ctx, m, rcpt, src.Binding.Remote); {
 		case err != nil:
 			j.cfg.Log.Warn("report not read", "id", m.ID, "err", err)
+			t.Open = true
 		case ours:
 			t.Ours = "a report about mail that was sent from here"
 		}
@@ -187,13 +188,19 @@ func (j *Judge) permit(ctx context.Context, from permits, rcpt, author mail.Addr
 	return Permit{Reason: reason, OK: ok, Open: err != nil && !ok}
 }
 
-// Outgoing returns the header fields that mail of ours leaves with. Only
+// Marks reports whether a message of a sender is to leave with a Mark. Only
 // mailboxes that deny mail need to know the reports about theirs again.
-func (j *Judge) Outgoing(src mail.Source, sender mail.Address) []byte {
-	if j.cfg.Marks == nil || j.stranger(src) || sender.IsNull() || !j.cfg.Domains[sender.Domain].Of(sender).Deny {
+func (j *Judge) Marks(src mail.Source, sender mail.Address) bool {
+	return j.cfg.Marks != nil && !j.stranger(src) && !sender.IsNull() && j.cfg.Domains[sender.Domain].Of(sender).Deny
+}
+
+// Mark returns the header field that a message leaves with to so many recipients
+// of a domain.
+func (j *Judge) Mark(id mail.ID, sender mail.Address, domain string, rcpts int) []byte {
+	if j.cfg.Marks == nil {
 		return nil
 	}
-	return j.cfg.Marks.Field(sender)
+	return j.cfg.Marks.Field(id, sender, domain, rcpts)
 }
 
 // Accepted is to be called when a message has been accepted for delivery.

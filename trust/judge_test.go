@@ -46,7 +46,7 @@ func court(t *testing.T, w wishes, change func(*JudgeConfig), records ...string)
 			"open.example":    {},
 		},
 		Grants: []Permits{w},
-		Marks:  NewSentMarks([]byte("a key")),
+		Marks:  NewSentMarks([]byte("a key"), &tally{}, 0),
 	}
 	if change != nil {
 		change(&cfg)
@@ -128,7 +128,7 @@ func TestMessage(t *testing.T) {
 	w := wishes{list: map[string]string{"boss@hidden.example romeo@montague.example": "granted", "boss@hidden.example x@down.example": "granted",
 		"peter@capulet.example romeo@montague.example": "romeo is not wanted"}}
 	j := court(t, w, nil, "_dmarc.down.example SERVFAIL", "down.example SERVFAIL")
-	mark := string(j.cfg.Marks.Field(sender("boss@hidden.example")))
+	mark := string(j.cfg.Marks.Field(mail.NewID(), sender("boss@hidden.example"), "montague.example", 1))
 	report := "From: MAILER-DAEMON@mx.montague.example\r\nContent-Type: multipart/report; boundary=b\r\n\r\n--b\r\nContent-Type: text/rfc822-headers\r\n\r\n" + mark + "Subject: s\r\n--b--\r\n"
 	peer := mail.Source{Binding: mail.Binding{Remote: "montague.example", Proof: "pkix"}}
 	forwarded := func(addr, source string) mail.Source {
@@ -167,6 +167,9 @@ func TestMessage(t *testing.T) {
 		{"a peer forges", fromRomeo, "x@other.example", "boss@hidden.example", mail.Source{Binding: mail.Binding{Remote: "other.example"}}, nil,
 			"forged; montague.example asks to reject mail that it has not signed", notWanted + ": ask by phone"},
 		{"a report about our mail", report, "", "boss@hidden.example", from("192.0.2.66"), nil, "permitted; a report about mail that was sent from here", ""},
+		{"a report by the peer that got the mail", report, "", "boss@hidden.example", peer, nil, "permitted; a report about mail that was sent from here", ""},
+		{"a report by another peer", strings.Replace(report, "mx.montague", "mx.plain", 1), "", "boss@hidden.example", mail.Source{Binding: mail.Binding{Remote: "other.example"}}, nil,
+			"unproven; nothing proves that this is from mx.plain.example", notWanted + ": ask by phone"},
 		{"a report about another's", report, "", "bishop@hidden.example", from("192.0.2.66"), nil, "forged; mx.montague.example asks to reject mail that it has not signed", notWanted + ": ask by phone"},
 		{"mail that quotes a mark", report, "x@evil.example", "boss@hidden.example", from("192.0.2.66"), nil, "forged; mx.montague.example asks to reject mail that it has not signed", notWanted + ": ask by phone"},
 		{"a neighbour's", fromRomeo, "romeo@montague.example", "boss@hidden.example", neighbour, nil, "unproven; not judged", ""},
@@ -264,10 +267,10 @@ func TestOutgoing(t *testing.T) {
 		{mail.Source{Binding: mail.Binding{Remote: "hidden.example"}}, "boss@hidden.example", false, false},
 	} {
 		w = nil
-		field := string(j.Outgoing(c.src, sender(c.from)))
+		marked := j.Marks(c.src, sender(c.from))
 		j.Accepted(t.Context(), c.src, letter(fromRomeo, c.from, "x@other.example"))
-		if (field != "") != c.marked || (len(w) > 0) != c.granted {
-			t.Errorf("%s %+v: %q, granted to %v", c.from, c.src, field, w)
+		if marked != c.marked || (len(w) > 0) != c.granted {
+			t.Errorf("%s %+v: marked %v, granted to %v", c.from, c.src, marked, w)
 		}
 	}
 }

@@ -47,6 +47,7 @@ type Terms struct {
 	Granted    Permit   // holds for authors who are proven otherwise
 	Keyed      Permit   // a known key has signed: proves the author by itself
 	Ours       string   // it answers mail of the recipient's own: how we know; "" if not
+	Open       bool     // whether it does cannot be told now
 	Forwarders []string // domains that the recipient trusts to hand on others' mail
 }
 
@@ -80,6 +81,7 @@ func Rule(ev *Evidence, t Terms) Ruling {
 		r = Ruling{Verdict: Unproven, Reason: ev.doubt(t.Forwarders)}
 		r.Open = t.Keyed.Open || ev.open() && (t.Granted.OK || t.Granted.Open)
 	}
+	r.Open = r.Open || t.Open
 	if t.Keyed.Reason != "" { // of a key that is missing or wrong
 		r.Reason += ", " + t.Keyed.Reason
 	}

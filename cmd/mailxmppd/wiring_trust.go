@@ -43,7 +43,7 @@ func (p *parts) newJudge(ctx context.Context, cfg *config.Config, st store.Store
 		known = append(known, d.Name)
 	}
 	jc := trust.JudgeConfig{
-		Evaluator: trust.New(conf), Domains: domains, Marks: trust.NewSentMarks(key),
+		Evaluator: trust.New(conf), Domains: domains, Marks: trust.NewSentMarks(key, st, t.ReportsFor.Duration),
 		OpenFor: t.PutOff.Duration, Known: known, Log: log, Sealer: sealing(cfg, p.signing),
 		Keys: []trust.Permits{contacts.NewKeys(contacts.New(contacts.Config{
 			Store: st, LearntPermit: cfg.Contacts.Learnt == config.LearntPermit, MaxMessage: int64(cfg.Contacts.MaxMessage),

@@ -6,11 +6,13 @@ import (
 	"time"
 
 	"mailxmppd/mail"
+	"mailxmppd/store"
 )
 
-// Notify puts a message of our own to a mailbox of ours into the queue. It has
-// a null reverse-path: nobody hears what becomes of it (RFC 3834 section 3.3).
-func (g *Gateway) Notify(ctx context.Context, to mail.Address, content []byte) error {
+// Notify puts a message of our own to a mailbox of ours into the queue, once for
+// an id as long as the queue remembers it. It has a null reverse-path: nobody hears
+// what becomes of it (RFC 3834 section 3.3).
+func (g *Gateway) Notify(ctx context.Context, id mail.ID, to mail.Address, content []byte) error {
 	if _, ours := g.domains[to.Domain]; !ours {
 		return errors.New("notification to a mailbox that is not ours")
 	}
@@ -20,17 +22,19 @@ func (g *Gateway) Notify(ctx context.Context, to mail.Address, content []byte) e
 		return err
 	}
 	m := &mail.Message{
-		ID: mail.NewID(), Content: buf, Facts: buf.Facts(),
+		ID: id, Content: buf, Facts: buf.Facts(),
 		Envelope: mail.Envelope{Recipients: []mail.Recipient{{Address: to, Notify: mail.NotifyNever}}, SMTPUTF8: !to.IsASCII()},
 		Origin:   mail.Origin{Transport: "local", Local: to.Domain, Received: time.Now()},
 	}
 	if m.Facts.EightBit {
 		m.Envelope.Body = mail.Body8BitMIME
 	}
-	verdicts := g.spool(ctx, incoming{Message: m, transfer: mail.TransferID(mail.Address{}, m.Facts)}, nil)
-	if f := verdicts[0].Failure; f != nil {
-		return f
+	in := incoming{Message: m, transfer: mail.TransferID(mail.Address{}, m.Facts)}
+	// Without a lease: the first call for this id may be delivering it still.
+	if _, err := g.Store.PutMessage(ctx, g.newMessage(in, nil, store.Own{})); err != nil {
+		return g.storeFailure(err)
 	}
+	g.logAccepted(in)
 	return nil
 }
 

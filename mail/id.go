@@ -2,6 +2,7 @@ package mail
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"time"
@@ -19,6 +20,17 @@ func NewID() ID {
 	var b [16]byte
 	binary.BigEndian.PutUint64(b[:8], uint64(time.Now().UnixMilli())<<16)
 	rand.Read(b[6:])
+	return encodeID(b)
+}
+
+// DerivedID makes the ID of something that was made at an instant, with what
+// nobody else knows of it: the same each time, so that a message which is made
+// again after a crash is stored once.
+func DerivedID(at time.Time, secret []byte) ID {
+	sum := sha256.Sum256(secret)
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:8], uint64(at.UnixMilli())<<16)
+	copy(b[6:], sum[:])
 	return encodeID(b)
 }
 

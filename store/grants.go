@@ -42,7 +42,8 @@ type GrantKind string
 
 const (
 	GrantGiven  GrantKind = "given"  // by a recipient of ours, or taken back by them
-	GrantAsked  GrantKind = "asked"  // a request to a recipient of ours, waiting
+	GrantAsked  GrantKind = "asked"  // a request to a recipient of ours, waiting; Told once the recipient was asked
+	GrantHeard  GrantKind = "heard"  // a request that nobody has looked at yet: the recipient need not exist
 	GrantHeld   GrantKind = "held"   // by a peer's recipient, to an author of ours
 	GrantWanted GrantKind = "wanted" // a request of an author of ours, waiting
 )

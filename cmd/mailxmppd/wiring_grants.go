@@ -32,8 +32,8 @@ func (p *parts) newGrants(ctx context.Context, cfg *config.Config, st store.Stor
 		Heard:  func(mailbox mail.Address) { p.gateway.AskAgain(mailbox) },
 	}
 	if cfg.Grants.AskByMail {
-		c.Notify = func(ctx context.Context, to mail.Address, content []byte) error {
-			return p.gateway.Notify(ctx, to, content)
+		c.Notify = func(ctx context.Context, id mail.ID, to mail.Address, content []byte) error {
+			return p.gateway.Notify(ctx, id, to, content)
 		}
 	}
 	p.grants = grants.New(c)

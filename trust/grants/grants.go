@@ -12,8 +12,10 @@
 // Failure semantics: what is decided is in the store before it is told, and
 // told again until the peer has heard of it or says that it keeps no grants; a
 // key that was taken back is not valid any more in any case. Requests are
-// bounded; those beyond the bounds are forgotten, and counted. What a stop finds
-// not looked at yet is forgotten too: who asked may ask again.
+// bounded; those beyond the bounds are forgotten, and counted. A request that was
+// answered is in the store until it has been looked at to its end. What somebody's
+// mail grants to those it went to is noted after the mail was taken: a crash in
+// between forgets it, and the next mail to them grants it.
 package grants
 
 import (
@@ -37,9 +39,9 @@ type Config struct {
 	// Exists reports whether a mailbox of ours is there; false also where it
 	// cannot be told.
 	Exists func(ctx context.Context, mailbox mail.Address) bool
-	// Notify hands a mail of our own to a mailbox of ours; nil: recipients are
-	// not asked by mail.
-	Notify func(ctx context.Context, to mail.Address, content []byte) error
+	// Notify hands a mail of our own to a mailbox of ours, once for an id; nil:
+	// recipients are not asked by mail.
+	Notify func(ctx context.Context, id mail.ID, to mail.Address, content []byte) error
 	// Tell says something to a peer, over XMPP. A permanent failure says that
 	// the domain keeps no grants, or cannot be told.
 	Tell func(ctx context.Context, local, domain string, p mail.Permission) *mail.Failure
@@ -54,7 +56,7 @@ type Config struct {
 
 const (
 	maxAtOnce   = 50  // recipients of a message that are granted the way back
-	queueLength = 256 // requests and messages not looked at yet
+	queueLength = 256 // messages not looked at yet
 	keyLength   = 24  // octets: 192 random bits
 )
 
@@ -64,12 +66,13 @@ type bounds struct {
 	askedOf     int // requests waiting for one recipient
 	askedOfBy   int // of those, from one domain
 	askedByPeer int // requests of one domain waiting, for all recipients
+	heardOfPeer int // requests of one domain not looked at yet
 	heldByOne   int // grants of one author of ours
 	heldOfPeer  int // grants of one peer's
 }
 
 func defaultBounds() bounds {
-	return bounds{automatic: 2000, askedOf: 20, askedOfBy: 3, askedByPeer: 500, heldByOne: 2000, heldOfPeer: 10_000}
+	return bounds{automatic: 2000, askedOf: 20, askedOfBy: 3, askedByPeer: 500, heardOfPeer: 100, heldByOne: 2000, heldOfPeer: 10_000}
 }
 
 // Grants keeps grants. Make it with New, start it with Run. Safe for
@@ -79,6 +82,7 @@ type Grants struct {
 	most  bounds
 	jobs  chan func(context.Context)
 	wake  chan struct{}
+	heard chan struct{}
 	given *peersKnown
 	held  *peersKnown
 	told  backoffs
@@ -98,23 +102,48 @@ func New(cfg Config) *Grants {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Grants{
-		cfg: cfg, most: defaultBounds(), jobs: make(chan func(context.Context), queueLength), wake: make(chan struct{}, 1),
+		cfg: cfg, most: defaultBounds(), jobs: make(chan func(context.Context), queueLength), wake: make(chan struct{}, 1), heard: make(chan struct{}, 1),
 		given: newPeersKnown(store.GrantGiven), held: newPeersKnown(store.GrantHeld), told: backoffs{until: map[string]backoff{}}, count: map[string]int64{},
 	}
 }
 
 // Run looks at what has come in and tells peers what they have to hear, until
-// ctx ends.
+// ctx ends; then it does what it was given before, for at most stopFor.
 func (g *Grants) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	defer all.Wait()
+	late, cancel := lateContext(ctx)
+	defer cancel()
 	all.Go(func() { g.tellAll(ctx) })
+	all.Go(func() { g.lookAtAll(ctx) })
 	for {
 		select {
 		case <-ctx.Done():
+			g.finish(late)
 			return
 		case job := <-g.jobs:
+			job(late)
+		}
+	}
+}
+
+// stopFor bounds what is done after the end.
+const stopFor = 5 * time.Second
+
+// lateContext ends so much later than ctx.
+func lateContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	context.AfterFunc(ctx, func() { time.AfterFunc(stopFor, cancel) })
+	return late, cancel
+}
+
+func (g *Grants) finish(ctx context.Context) {
+	for ctx.Err() == nil {
+		select {
+		case job := <-g.jobs:
 			job(ctx)
+		default:
+			return
 		}
 	}
 }

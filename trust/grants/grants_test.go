@@ -126,7 +126,7 @@ func TestRequestsShowNothing(t *testing.T) {
 // those of one domain leave room for another's.
 func TestFloodOfRequests(t *testing.T) {
 	montague := newSide(t, "montague.example")
-	montague.most.askedOf, montague.jobs = 4, make(chan func(context.Context), 10)
+	montague.most.askedOf, montague.most.heardOfPeer = 4, 10
 	for i := range 40 {
 		if f := montague.take(request(romeo, mail.Address{Local: fmt.Sprint("sybil", i), Domain: "capulet.example"})); f != nil {
 			t.Fatal(f)

@@ -17,8 +17,10 @@ func (g *Grants) Take(ctx context.Context, b mail.Binding, p mail.Permission) *m
 	var err error
 	switch {
 	case p.Type == mail.PermissionRequest && ours:
-		g.later(func(ctx context.Context) { g.asked(ctx, p) })
-		return nil
+		if err := g.hear(ctx, p); err != nil {
+			return mail.AsFailure(err)
+		}
+		return nil // whoever asked learns nothing more
 	case p.Type == mail.PermissionGrant && !ours:
 		err = g.granted(ctx, p)
 	case p.Type == mail.PermissionRevoke && ours:
@@ -46,14 +48,14 @@ func nameOf(kind store.GrantKind, p mail.Permission) store.GrantName {
 	return store.GrantName{Kind: kind, Recipient: Name(p.Mailbox), Author: Name(p.Author)}
 }
 
-// asked notes a request of a peer's author, after it has been answered, and
-// asks the recipient by mail. Whatever is in the way, nobody hears of it.
-func (g *Grants) asked(ctx context.Context, p mail.Permission) {
+// asked looks at a request of a peer's author, after it has been answered, and
+// asks the recipient by mail. Whatever is in the way, nobody hears of it. done
+// is false for what has to be looked at again.
+func (g *Grants) asked(ctx context.Context, heard store.Grant) (done bool) {
 	ctx, cancel := context.WithTimeout(ctx, jobTimeout)
 	defer cancel()
-	n := nameOf(store.GrantAsked, p)
-	log := g.cfg.Log.With("mailbox", n.Recipient, "author", n.Author)
-	what, err := g.note(ctx, n, p)
+	log := g.cfg.Log.With("mailbox", heard.Recipient, "author", heard.Author)
+	what, err := g.note(ctx, heard)
 	if err != nil {
 		what = "failed"
 		log.Warn("request for permission not kept", "err", err)
@@ -61,13 +63,25 @@ func (g *Grants) asked(ctx context.Context, p mail.Permission) {
 		log.Info("request for permission", "result", what)
 	}
 	g.add("request-" + what)
+	return err == nil && what != atWork
 }
 
 // jobTimeout bounds what one request, or one message, makes us do.
 const jobTimeout = 30 * time.Second
 
-func (g *Grants) note(ctx context.Context, n store.GrantName, p mail.Permission) (what string, err error) {
-	given, err := g.cfg.Store.FindGrants(ctx, store.GrantGiven, []string{n.Recipient}, p.Author.Domain, []string{n.Author})
+// atWork is what becomes of a request that another node is looking at, or had
+// begun with when it ended.
+const atWork = "at-work"
+
+// note keeps a request for its recipient, and asks them once.
+func (g *Grants) note(ctx context.Context, heard store.Grant) (what string, err error) {
+	n := heard.GrantName
+	n.Kind = store.GrantAsked
+	mailbox, err := mail.ParseAddress(n.Recipient)
+	if err != nil {
+		return "malformed", nil // nobody's
+	}
+	given, err := g.cfg.Store.FindGrants(ctx, store.GrantGiven, []string{n.Recipient}, heard.Peer, []string{n.Author})
 	if err != nil {
 		return "", err
 	}
@@ -82,33 +96,54 @@ func (g *Grants) note(ctx context.Context, n store.GrantName, p mail.Permission)
 		return "told-again", err
 	}
 	// One domain must not take all places that a recipient has for requests.
-	waiting, err := g.cfg.Store.FindGrants(ctx, store.GrantAsked, []string{n.Recipient}, p.Author.Domain, nil)
-	switch {
-	case err != nil:
+	waiting, err := g.cfg.Store.FindGrants(ctx, store.GrantAsked, []string{n.Recipient}, heard.Peer, nil)
+	if err != nil {
 		return "", err
-	case slices.ContainsFunc(waiting, func(a store.Grant) bool { return a.Author == n.Author }):
-		return "repeated", nil
-	case len(waiting) >= g.most.askedOfBy:
+	}
+	if i := slices.IndexFunc(waiting, func(a store.Grant) bool { return a.Author == n.Author }); i >= 0 {
+		if waiting[i].Told {
+			return "repeated", nil
+		}
+		return "asked", g.askByMail(ctx, mailbox, waiting[i])
+	}
+	if len(waiting) >= g.most.askedOfBy {
 		return "too-many", nil
 	}
-	if !g.cfg.Exists(ctx, p.Mailbox) {
+	if !g.cfg.Exists(ctx, mailbox) {
 		return "unknown-mailbox", nil
 	}
 	asked := store.Grant{
-		GrantName: n, Peer: p.Author.Domain, State: store.Pending, Origin: store.ByPeer, Text: p.Text, Told: true,
+		GrantName: n, Peer: heard.Peer, State: store.Pending, Origin: store.ByPeer, Text: heard.Text, Told: g.cfg.Notify == nil,
 		Key: make([]byte, keyLength), Expires: time.Now().Add(g.cfg.RequestFor).Truncate(time.Second).UTC(),
 	}
 	rand.Read(asked.Key)
-	err = g.cfg.Store.PutGrant(ctx, asked, store.GrantBounds{PerRecipient: g.most.askedOf, PerPeer: g.most.askedByPeer})
+	err = g.cfg.Store.PutGrant(ctx, asked, store.GrantBounds{Fresh: true, PerRecipient: g.most.askedOf, PerPeer: g.most.askedByPeer})
 	switch {
 	case errors.Is(err, store.ErrTooMany):
 		return "too-many", nil
+	case errors.Is(err, store.ErrExists):
+		return atWork, nil // it will be asked, or else we come again
 	case err != nil:
 		return "", err
 	case g.cfg.Notify == nil:
 		return "noted", nil
 	}
-	return "asked", g.cfg.Notify(ctx, p.Mailbox, g.requestMail(p.Mailbox, asked))
+	if asked, err = Find(ctx, g.cfg.Store, n, heard.Peer); err != nil {
+		return "", err
+	}
+	return "asked", g.askByMail(ctx, mailbox, asked)
+}
+
+// askByMail asks a recipient, and notes that it has. Whoever does it again, since
+// nothing was noted or at the same time, makes the mail that is there already.
+func (g *Grants) askByMail(ctx context.Context, mailbox mail.Address, asked store.Grant) error {
+	if g.cfg.Notify != nil {
+		id := mail.DerivedID(asked.Created, asked.Key)
+		if err := g.cfg.Notify(ctx, id, mailbox, g.requestMail(mailbox, asked)); err != nil {
+			return err
+		}
+	}
+	return g.cfg.Store.ToldGrant(ctx, asked.GrantName, asked.Version)
 }
 
 // granted keeps what a peer's mailbox permits an author of ours. No request
@@ -146,5 +181,5 @@ func (g *Grants) unwanted(ctx context.Context, p mail.Permission) error {
 	case err == nil && given.State == store.Granted:
 		err = forget(ctx, g.cfg.Store, n)
 	}
-	return errors.Join(err, forget(ctx, g.cfg.Store, nameOf(store.GrantAsked, p)))
+	return errors.Join(err, forget(ctx, g.cfg.Store, nameOf(store.GrantHeard, p)), forget(ctx, g.cfg.Store, nameOf(store.GrantAsked, p)))
 }

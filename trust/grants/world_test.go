@@ -28,6 +28,8 @@ type side struct {
 
 	mu     sync.Mutex
 	mails  []string
+	ids    map[mail.ID]bool // of mails
+	asks   error            // why nobody can be asked by mail
 	told   []mail.Permission
 	fails  *mail.Failure // what the peer says to everything
 	absent map[string]bool
@@ -50,9 +52,17 @@ func newSide(t *testing.T, domain string) *side {
 	return s
 }
 
-func (s *side) notify(_ context.Context, _ mail.Address, content []byte) error {
+// notify keeps a mail once for its id, as the queue does.
+func (s *side) notify(_ context.Context, id mail.ID, _ mail.Address, content []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.asks != nil || s.ids[id] {
+		return s.asks
+	}
+	if s.ids == nil {
+		s.ids = map[mail.ID]bool{}
+	}
+	s.ids[id] = true
 	s.mails = append(s.mails, string(content))
 	return nil
 }
@@ -99,6 +109,9 @@ func (s *side) work() {
 		default:
 		}
 		break
+	}
+	if err := s.lookAtHeard(s.t.Context()); err != nil {
+		s.t.Fatal(err)
 	}
 	for _, kind := range []store.GrantKind{store.GrantGiven, store.GrantWanted, store.GrantHeld} {
 		if err := s.tellKind(s.t.Context(), kind); err != nil {
@@ -173,7 +186,7 @@ func (s *side) put(g store.Grant) {
 func (s *side) clear() {
 	s.t.Helper()
 	s.mails = nil
-	for _, kind := range []store.GrantKind{store.GrantGiven, store.GrantAsked, store.GrantHeld, store.GrantWanted} {
+	for _, kind := range []store.GrantKind{store.GrantGiven, store.GrantAsked, store.GrantHeard, store.GrantHeld, store.GrantWanted} {
 		all, err := s.store.Grants(s.t.Context(), store.GrantFilter{Kind: kind, Limit: 1000})
 		if err != nil {
 			s.t.Fatal(err)

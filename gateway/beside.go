@@ -8,29 +8,43 @@ import (
 )
 
 // JudgeBeside judges a message that a mail server beside us is about to take:
-// why not, or the header fields to go before it, CRLF-ended. What it says to
-// its client is one answer for all, and what it writes before the message too:
-// so that is the worst verdict of all recipients. Recipients that may be refused
-// by the content have none beside them (admits), so what remains where some
-// refuse and others take is forged mail, which goes on with its verdict.
-func (e *Entrance) JudgeBeside(ctx context.Context, c mail.Client, m *mail.Message) ([]byte, *mail.Failure) {
+// why not, or the header fields to go before it, CRLF-ended, and the recipients
+// who must not get it. What it says to its client is one answer for all, and what
+// it writes before the message too: that is the worst verdict of those who get
+// it. Recipients that may be refused by the content have none beside them
+// (admits); what is left to be refused beside others is forged mail, of which
+// nobody is to hear. Whatever else is, refuses the message for all, since nobody
+// could be told for one.
+func (e *Entrance) JudgeBeside(ctx context.Context, c mail.Client, m *mail.Message) (fields []byte, refused []int, f *mail.Failure) {
 	if e.Judge == nil {
-		return nil, nil
+		return nil, nil, nil
 	}
 	src := e.source(c)
 	judged := e.judge(ctx, src, m, m.Content, e.meantAll(ctx, m))
 	refused, kept, f := turnedAway(judged)
 	if len(refused) > 0 && (len(kept) == 0 || f.Class != mail.Permanent) {
-		return nil, f
+		return nil, nil, f
 	}
-	var fields []byte
-	if verdict := worst(judged); verdict != "" { // else nobody of ours
+	for _, i := range refused {
+		if !judged[i].Forged {
+			return nil, nil, judged[i].Refusal
+		}
+	}
+	for _, i := range refused {
+		e.Log.Info("refused without a report", "from", m.Envelope.Sender, "rcpt", m.Envelope.Recipients[i].Address, "forged", true, "err", judged[i].Refusal)
+	}
+	m.Envelope = only(m.Envelope, kept)
+	takers := make([]mail.Judged, len(kept))
+	for n, i := range kept {
+		takers[n] = judged[i]
+	}
+	if verdict := worst(takers); verdict != "" { // else nobody of ours
 		fields = append(VerdictField(verdict), m.Origin.Results...)
 	}
 	if !e.Judge.Marks(src, m.Envelope.Sender) {
-		return fields, nil
+		return fields, refused, nil
 	}
-	return append(fields, e.marksBeside(m)...), nil
+	return append(fields, e.marksBeside(m)...), refused, nil
 }
 
 // maxMarksBeside bounds the marks of a message that leaves through the mail server

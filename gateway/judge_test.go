@@ -419,7 +419,7 @@ func TestMarksAreApart(t *testing.T) {
 		t.Errorf("of a mailbox that takes all mail: marks %q", got)
 	}
 	beside := &Entrance{Gateway: w.Gateway, Beside: true, Trusted: w.entrance.Trusted}
-	fields, f := beside.JudgeBeside(t.Context(), here, w.message(by("boss@home.example"), "boss@home.example", "x@far.example", "y@peer.example", "z@far.example"))
+	fields, _, f := beside.JudgeBeside(t.Context(), here, w.message(by("boss@home.example"), "boss@home.example", "x@far.example", "y@peer.example", "z@far.example"))
 	if got := marks(string(fields)); f != nil || got != "far.example peer.example " {
 		t.Errorf("beside a mail server: %v, marks %q", f, got)
 	}
@@ -458,6 +458,40 @@ func TestBeside(t *testing.T) {
 		}
 		if got != c.want {
 			t.Errorf("%v after %v: %q, want %q", c.to, c.before, got, c.want)
+		}
+	}
+}
+
+// TestForgedBeside: through a mail server beside us, forged mail goes to those who
+// take it tagged, and to nobody else; whom else it cannot go to, it is refused for
+// all, since nobody could be told.
+func TestForgedBeside(t *testing.T) {
+	t.Parallel()
+	w := judgedWorld(t)
+	e := &Entrance{Gateway: w.Gateway, Beside: true, Trusted: w.entrance.Trusted}
+	liar := mail.Client{Addr: netip.MustParseAddrPort("192.0.2.66:25"), Helo: "mx.evil.example"}
+	for _, c := range []struct {
+		name, from string
+		client     mail.Client
+		to         []string
+		refused    string
+		failed     string
+		verdict    string
+	}{
+		{"forged, mixed", "f@friend.example", liar, []string{"strict@second.example", "juliet@home.example", "hard@second.example"}, "[0 2]", "", "forged;"},
+		{"forged, all refuse", "f@friend.example", liar, []string{"strict@second.example", "hard@second.example"}, "[]", "5.7.1", ""},
+		{"forged, nobody refuses", "f@friend.example", liar, []string{"juliet@home.example", "clerk@home.example"}, "[]", "", "forged;"},
+		{"proven", "f@friend.example", away, []string{"strict@second.example", "juliet@home.example"}, "[]", "", "authenticated;"},
+		{"a mailbox that denies has slipped in", "x@stranger.example", away, []string{"bishop@home.example", "juliet@home.example"}, "[]", "5.7.1", ""},
+	} {
+		m := w.message(by(c.from), c.from, c.to...)
+		fields, refused, f := e.JudgeBeside(t.Context(), c.client, m)
+		status := ""
+		if f != nil {
+			status = f.Status()
+		}
+		if fmt.Sprint(refused) != c.refused || status != c.failed || (c.verdict != "") != strings.HasPrefix(string(fields), "X-Mail-Trust: "+c.verdict) {
+			t.Errorf("%s: refused %v, %v, %q", c.name, refused, f, fields)
 		}
 	}
 }

@@ -266,3 +266,47 @@ func TestFilterTakesOut(t *testing.T) {
 		t.Errorf("next hop got %+v", got)
 	}
 }
+
+// TestFilterRefusesSome: who must not get a message is not named to the next hop
+// any more; a next hop that will not begin anew leaves the message with the client,
+// and a judge that refuses everybody without saying so is not believed.
+func TestFilterRefusesSome(t *testing.T) {
+	again := func(_ mail.Envelope, r mail.Recipient) *mail.Failure { return nil }
+	rec := &recorder{recipient: func(env mail.Envelope, r mail.Recipient) *mail.Failure { return again(env, r) }}
+	_, nextAddr := startServer(t, rec, func(c *ServerConfig) { c.XForward = loopback })
+	j := &scribe{refused: []int{0, 2}}
+	_, _, addr := startFilter(t, j, Hop{Protocol: ProtocolSMTP, Addrs: []string{nextAddr}}, nil)
+	d := dial(t, addr)
+	d.play("< 220", "> EHLO postfix.example", "<* 250")
+	send := func(want string, to ...string) {
+		d.play("> MAIL FROM:<romeo@montague.example> BODY=8BITMIME", "< 250")
+		for _, r := range to {
+			d.play("> RCPT TO:<"+r+"@capulet.example>", "< 250")
+		}
+		d.play("> DATA", "< 354", `>"Subject: x\r\n\r\nx\r\n.\r\n"`, "< "+want)
+	}
+	for i := range 2 {
+		send("250 2.0.0 queued", "strict", "juliet", "stern", "nurse")
+		got := rec.got()
+		if len(got) != i+1 || len(got[i].message.Envelope.Recipients) != 2 || got[i].message.Envelope.Recipients[0].Address.Local != "juliet" ||
+			got[i].message.Envelope.Recipients[1].Address.Local != "nurse" || got[i].message.Envelope.Body != mail.Body8BitMIME {
+			t.Fatalf("got %+v", got)
+		}
+	}
+	seen := 0
+	again = func(_ mail.Envelope, r mail.Recipient) *mail.Failure {
+		if r.Address.Local != "juliet" {
+			return nil
+		}
+		if seen++; seen > 1 {
+			return mail.FromReply("", 452, "4.2.2", "mailbox is full")
+		}
+		return nil
+	}
+	send("452 4.2.2", "strict", "juliet", "stern", "nurse")
+	again = func(mail.Envelope, mail.Recipient) *mail.Failure { return nil }
+	send("451 4.3.0", "strict")
+	if n := len(rec.got()); n != 2 {
+		t.Errorf("%d messages", n)
+	}
+}

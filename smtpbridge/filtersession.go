@@ -139,7 +139,7 @@ func (s *filterSession) Accept(ctx context.Context, c mail.Client, m *mail.Messa
 	if c.Forwarded != nil {
 		id = c.Forwarded.Ident
 	}
-	fields, f := askContent(ctx, s.f.cfg.Judge, Arrival{Client: told(c), Envelope: m.Envelope, Content: m.Content, Facts: m.Facts, ID: id})
+	found, f := askContent(ctx, s.f.cfg.Judge, Arrival{Client: told(c), Envelope: m.Envelope, Content: m.Content, Facts: m.Facts, ID: id})
 	if f != nil {
 		s.f.counts.refused.Add(1)
 		addr, _ := c.Author()
@@ -154,14 +154,39 @@ func (s *filterSession) Accept(ctx context.Context, c mail.Client, m *mail.Messa
 	if err != nil {
 		return []mail.Verdict{{Failure: mail.AsFailure(err)}}
 	}
+	if len(found.Refused) > 0 {
+		m.Envelope.Recipients = found.kept(m.Envelope.Recipients)
+		if f := s.again(ctx, c, m.Envelope); f != nil {
+			return []mail.Verdict{{Failure: s.failed(f)}}
+		}
+	}
 	stop := context.AfterFunc(ctx, s.hc.abort)
 	defer stop()
-	text, f := s.hand(mail.Attempt{Envelope: m.Envelope, Content: content, Facts: m.Facts, Trace: appendFields(nil, fields)})
+	text, f := s.hand(mail.Attempt{Envelope: m.Envelope, Content: content, Facts: m.Facts, Trace: appendFields(nil, found.Fields)})
 	if f != nil {
 		return []mail.Verdict{{Failure: s.failed(f)}}
 	}
 	s.f.counts.passed.Add(1)
 	return []mail.Verdict{{Text: text}}
+}
+
+// again names fewer recipients to the next hop: SMTP takes none back, so that
+// the transaction is begun anew (RFC 5321 section 4.1.1.5).
+func (s *filterSession) again(ctx context.Context, c mail.Client, env mail.Envelope) *mail.Failure {
+	stop := context.AfterFunc(ctx, s.hc.abort)
+	defer stop()
+	if !s.hc.settle() {
+		return noAnswer(s.f.cfg.Next.Addrs[0], nil)
+	}
+	if f := s.begin(c, env); f != nil {
+		return f
+	}
+	for _, r := range env.Recipients {
+		if f := s.say(strings.TrimSuffix(s.hc.rcptCommand(r), "\r\n")); f != nil {
+			return f
+		}
+	}
+	return nil
 }
 
 // hand sends the content and returns the next hop's words for its yes.

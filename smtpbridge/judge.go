@@ -2,6 +2,7 @@ package smtpbridge
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"mailxmppd/mail"
@@ -14,9 +15,9 @@ import (
 type Judge interface {
 	// Recipient judges one recipient; env has those accepted so far. nil: go on.
 	Recipient(ctx context.Context, c mail.Client, env mail.Envelope, r mail.Recipient) *mail.Failure
-	// Content judges a message that is there whole: why not, or nil and the
-	// header fields to go before it.
-	Content(ctx context.Context, a Arrival) ([]HeaderField, *mail.Failure)
+	// Content judges a message that is there whole: why not, or nil and what is to
+	// be done with it.
+	Content(ctx context.Context, a Arrival) (Finding, *mail.Failure)
 	// Poses reports whether a field that a message came with must not go on: it
 	// would be taken for one of those that Content returns. value is what
 	// follows the colon.
@@ -32,6 +33,12 @@ type Arrival struct {
 	Content  mail.Content // gone after the Judge has returned
 	Facts    mail.Facts
 	ID       string // that server's own for the message, sanitised; "" where it has none yet
+}
+
+// Finding is what a Judge says of a message that is not refused.
+type Finding struct {
+	Fields  []HeaderField // to go before it
+	Refused []int         // places in Envelope.Recipients of those who must not get it, nor anybody hear of that; not all
 }
 
 // HeaderField is a field to be put before a message.
@@ -64,15 +71,29 @@ func validField(f HeaderField) bool {
 
 // askContent asks a Judge about content, and makes sure that what it wants
 // inserted is header fields.
-func askContent(ctx context.Context, j Judge, a Arrival) ([]HeaderField, *mail.Failure) {
-	fields, f := j.Content(ctx, a)
+func askContent(ctx context.Context, j Judge, a Arrival) (Finding, *mail.Failure) {
+	found, f := j.Content(ctx, a)
 	if f != nil {
-		return nil, f
+		return Finding{}, f
 	}
-	for _, field := range fields {
+	for _, field := range found.Fields {
 		if !validField(field) {
-			return nil, mail.Fail(mail.Internal, "", errBadField)
+			return Finding{}, mail.Fail(mail.Internal, "", errBadField)
 		}
 	}
-	return fields, nil
+	if len(found.Refused) > 0 && len(found.kept(a.Envelope.Recipients)) == 0 {
+		return Finding{}, mail.Fail(mail.Internal, "", errNobodyLeft)
+	}
+	return found, nil
+}
+
+// kept are the recipients that are not refused.
+func (f Finding) kept(all []mail.Recipient) []mail.Recipient {
+	var out []mail.Recipient
+	for i, r := range all {
+		if !slices.Contains(f.Refused, i) {
+			out = append(out, r)
+		}
+	}
+	return out
 }

@@ -13,7 +13,10 @@ import (
 	"github.com/emersion/go-milter"
 )
 
-var errBadField = errors.New("judge wants something inserted that is no header field")
+var (
+	errBadField   = errors.New("judge wants something inserted that is no header field")
+	errNobodyLeft = errors.New("judge leaves nobody and refuses nothing")
+)
 
 // MilterConfig says what a Milter is.
 type MilterConfig struct {
@@ -48,7 +51,8 @@ func (t MilterTimeouts) withDefaults() MilterTimeouts {
 
 // Milter judges mail that a mail server beside us takes in, at each step of
 // the SMTP session: it may refuse a recipient or the message, insert header
-// fields, and take out those that pose as such. It changes nothing else.
+// fields, and take out those that pose as such, and recipients who must not get
+// it. It changes nothing else.
 //
 // go-milter reads the commands and writes the answers. It bounds neither time
 // nor connections, logs what comes from outside by itself, panics and recovers,
@@ -100,11 +104,12 @@ func (m *Milter) Counts() MilterCounts {
 	}
 }
 
-// What the milter wants of the MTA: to insert fields and take some out, header
+// What the milter wants of the MTA: to insert fields and take some out, and
+// recipients; header
 // values with the space before them, or content would not be what its signatures are over; and
 // to be left alone with what it does not judge.
 const (
-	milterActions  = milter.OptAddHeader | milter.OptChangeHeader // an inserted field needs either
+	milterActions  = milter.OptAddHeader | milter.OptChangeHeader | milter.OptRemoveRcpt // an inserted field needs either of the first
 	milterProtocol = milter.OptHeaderLeadingSpace | milter.OptNoUnknown | milter.OptNoData
 )
 

@@ -22,6 +22,7 @@ import (
 type scribe struct {
 	recipient func(mail.Client, mail.Envelope, mail.Recipient) *mail.Failure
 	content   func(Arrival) ([]HeaderField, *mail.Failure)
+	refused   []int
 
 	mu       sync.Mutex
 	arrivals []Arrival
@@ -35,22 +36,23 @@ func (s *scribe) Recipient(_ context.Context, c mail.Client, env mail.Envelope, 
 	return nil
 }
 
-func (s *scribe) Content(_ context.Context, a Arrival) ([]HeaderField, *mail.Failure) {
+func (s *scribe) Content(_ context.Context, a Arrival) (Finding, *mail.Failure) {
 	in, err := a.Content.Open()
 	if err != nil {
-		return nil, mail.AsFailure(err)
+		return Finding{}, mail.AsFailure(err)
 	}
 	b, err := io.ReadAll(in)
 	if err != nil {
-		return nil, mail.AsFailure(err)
+		return Finding{}, mail.AsFailure(err)
 	}
 	s.mu.Lock()
 	s.arrivals, s.contents = append(s.arrivals, a), append(s.contents, string(b))
 	s.mu.Unlock()
 	if s.content != nil {
-		return s.content(a)
+		fields, f := s.content(a)
+		return Finding{Fields: fields, Refused: s.refused}, f
 	}
-	return nil, nil
+	return Finding{Refused: s.refused}, nil
 }
 
 // Poses says of every field of one name that it must not go on.
@@ -107,7 +109,7 @@ func askMilter(t *testing.T, addr net.Addr) *milter.ClientSession {
 	t.Helper()
 	// go-milter's client goes down to our version 2 only without options.
 	c := milter.NewClientWithOptions(addr.Network(), addr.String(), milter.ClientOptions{
-		ActionMask: milter.OptAddHeader | milter.OptChangeHeader, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
+		ActionMask: milter.OptAddHeader | milter.OptChangeHeader | milter.OptRemoveRcpt, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
 	})
 	s, err := c.Session()
 	if err != nil {
@@ -462,5 +464,28 @@ func TestMilterTakesOut(t *testing.T) {
 		if !slices.Equal(got, want) {
 			t.Errorf("got %q, want %q", got, want)
 		}
+	}
+}
+
+// TestMilterTakesOutRecipients: who must not get a message is taken out under the
+// address that the neighbour gave.
+func TestMilterTakesOutRecipients(t *testing.T) {
+	j := &scribe{refused: []int{1}}
+	_, addr := startMilter(t, j, nil)
+	s := askMilter(t, addr)
+	act, err := s.Mail("romeo@montague.example", nil)
+	expectAnswer(t, "mail", act, err, "go on")
+	for _, to := range []string{"juliet@capulet.example", "Strict@Capulet.Example"} {
+		act, err = s.Rcpt(to, nil)
+		expectAnswer(t, "rcpt", act, err, "go on")
+	}
+	act, err = s.HeaderField("From", " romeo@montague.example")
+	expectAnswer(t, "field", act, err, "go on")
+	act, err = s.HeaderEnd()
+	expectAnswer(t, "end of header", act, err, "go on")
+	mods, act, err := s.BodyReadFrom(strings.NewReader("x\r\n"))
+	expectAnswer(t, "end", act, err, "accepted")
+	if len(mods) != 1 || mods[0].Code != milter.ActDelRcpt || mods[0].Rcpt != "<Strict@Capulet.Example>" {
+		t.Errorf("got %+v", mods)
 	}
 }

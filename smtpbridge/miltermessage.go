@@ -11,6 +11,7 @@ import (
 // the body.
 type milterMessage struct {
 	env    mail.Envelope
+	rcpts  []string // of env, as the neighbour writes them
 	buffer *mail.Buffer
 	guard  contentGuard
 	max    int64

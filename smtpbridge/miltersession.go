@@ -123,7 +123,7 @@ func (s *milterSession) RcptTo(to string, m *milter.Modifier) (milter.Response, 
 	if f := s.m.cfg.Judge.Recipient(ctx, s.client, env, r); f != nil {
 		return s.refuseRecipient(f), nil
 	}
-	s.msg.env.Recipients = append(s.msg.env.Recipients, r)
+	s.msg.env.Recipients, s.msg.rcpts = append(s.msg.env.Recipients, r), append(s.msg.rcpts, to)
 	return milter.RespContinue, nil
 }
 
@@ -191,15 +191,20 @@ func (s *milterSession) Body(m *milter.Modifier) (milter.Response, error) {
 	env.SMTPUTF8 = env.NeedsUTF8()
 	ctx, cancel := context.WithTimeout(s.ctx, s.m.cfg.Timeouts.Content)
 	defer cancel()
-	fields, f := askContent(ctx, s.m.cfg.Judge, Arrival{
+	found, f := askContent(ctx, s.m.cfg.Judge, Arrival{
 		Client: s.client, Envelope: env, Content: s.msg.buffer, Facts: s.msg.buffer.Facts(), ID: clipName(m.Macros["i"]),
 	})
 	s.m.counts.messages.Add(1)
 	if f != nil {
 		return s.refuse(f), nil
 	}
-	poses := s.msg.poses
+	poses, rcpts := s.msg.poses, s.msg.rcpts
 	s.reset()
+	for _, i := range found.Refused {
+		if err := m.DeleteRecipient(rcpts[i]); err != nil {
+			return nil, err
+		}
+	}
 	// From the end, or the counts of those behind would change.
 	for _, at := range slices.Backward(poses) {
 		if err := m.ChangeHeader(at.n, at.name, ""); err != nil {
@@ -207,7 +212,7 @@ func (s *milterSession) Body(m *milter.Modifier) (milter.Response, error) {
 		}
 	}
 	// Each goes before those that are there.
-	for _, field := range slices.Backward(fields) {
+	for _, field := range slices.Backward(found.Fields) {
 		if err := m.InsertHeader(0, field.Name, " "+field.Value); err != nil {
 			return nil, err
 		}

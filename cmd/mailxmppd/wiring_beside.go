@@ -79,17 +79,17 @@ func (j judge) Recipient(ctx context.Context, c mail.Client, env mail.Envelope, 
 }
 
 // Content implements smtpbridge.Judge.
-func (j judge) Content(ctx context.Context, a smtpbridge.Arrival) ([]smtpbridge.HeaderField, *mail.Failure) {
+func (j judge) Content(ctx context.Context, a smtpbridge.Arrival) (smtpbridge.Finding, *mail.Failure) {
 	if a.Facts.Received > j.hops {
-		return nil, mail.Fail(mail.Loop, "", nil)
+		return smtpbridge.Finding{}, mail.Fail(mail.Loop, "", nil)
 	}
 	m := mail.Message{Envelope: a.Envelope, Content: a.Content, Facts: a.Facts}
 	m.Envelope.Recipients = slices.Clone(a.Envelope.Recipients)
-	block, f := j.entrance.JudgeBeside(ctx, a.Client, &m)
+	block, refused, f := j.entrance.JudgeBeside(ctx, a.Client, &m)
 	if f != nil {
-		return nil, f
+		return smtpbridge.Finding{}, f
 	}
-	return headerFields(block), nil
+	return smtpbridge.Finding{Fields: headerFields(block), Refused: refused}, nil
 }
 
 // headerFields takes a header apart that is ours, hence well-formed.

@@ -31,19 +31,25 @@ func (w *witness) Recipient(_ context.Context, _ mail.Client, _ mail.Envelope, r
 	return nil
 }
 
-func (w *witness) Content(_ context.Context, a smtpbridge.Arrival) ([]smtpbridge.HeaderField, *mail.Failure) {
+func (w *witness) Content(_ context.Context, a smtpbridge.Arrival) (smtpbridge.Finding, *mail.Failure) {
 	in, err := a.Content.Open()
 	if err != nil {
-		return nil, mail.AsFailure(err)
+		return smtpbridge.Finding{}, mail.AsFailure(err)
 	}
 	b, err := io.ReadAll(in)
 	if err != nil {
-		return nil, mail.AsFailure(err)
+		return smtpbridge.Finding{}, mail.AsFailure(err)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.arrivals, w.contents = append(w.arrivals, a), append(w.contents, string(b))
-	return []smtpbridge.HeaderField{{Name: "Authentication-Results", Value: "ours.example;\r\n\tspf=pass"}, {Name: "X-Second", Value: "b"}}, nil
+	found := smtpbridge.Finding{Fields: []smtpbridge.HeaderField{{Name: "Authentication-Results", Value: "ours.example;\r\n\tspf=pass"}, {Name: "X-Second", Value: "b"}}}
+	for i, r := range a.Envelope.Recipients {
+		if strings.EqualFold(r.Address.Local, "strict") {
+			found.Refused = append(found.Refused, i)
+		}
+	}
+	return found, nil
 }
 
 func (w *witness) Poses(name, _ string) bool { return strings.EqualFold(name, "X-Poses") }
@@ -98,7 +104,8 @@ func TestMilterOctets(t *testing.T) {
 		c.Close()
 		c, err = harness.Dial(ip + ":25")
 		must(t, err)
-		reply, err := c.Send("a@x.example", []string{fmt.Sprintf("b%d@%s", i, ours)}, harness.Stuff([]byte(letter)))
+		// Who must not get it is taken out, however Postfix's client wrote him.
+		reply, err := c.Send("a@x.example", []string{"Strict@" + strings.ToUpper(ours), fmt.Sprintf("b%d@%s", i, ours)}, harness.Stuff([]byte(letter)))
 		if err != nil {
 			t.Fatalf("%q, %v\n%s", reply, err, p.Log())
 		}
@@ -119,6 +126,9 @@ func TestMilterOctets(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("letters have not arrived")
 		}
+	}
+	if log := strings.ToLower(p.Log()); strings.Contains(log, "to=<strict@") || !strings.Contains(log, "to=<b0@") {
+		t.Errorf("who must not get it was delivered to\n%s", log)
 	}
 	for _, got := range sink.Got() {
 		before, _, ok := strings.Cut(got, "Authentication-Results: ours.example;\r\n\tspf=pass\r\nX-Second: b\r\n")

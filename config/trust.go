@@ -27,6 +27,7 @@ type Secondary struct {
 type DomainTrust struct {
 	Default    string         `toml:"default"`    // DefaultAllow, DefaultDeny
 	Forged     string         `toml:"forged"`     // ForgedTag, ForgedReject
+	Unclear    string         `toml:"unclear"`    // the same; as Forged once loaded, if left out
 	AutoGrant  string         `toml:"auto_grant"` // On, Off
 	DeniedText string         `toml:"denied_text"`
 	Forwarders []string       `toml:"forwarders"` // A-labels
@@ -39,6 +40,7 @@ type MailboxTrust struct {
 	Address    string   `toml:"address"` // a whole one once loaded
 	Default    string   `toml:"default"`
 	Forged     string   `toml:"forged"`
+	Unclear    string   `toml:"unclear"`
 	AutoGrant  string   `toml:"auto_grant"`
 	Forwarders []string `toml:"forwarders"` // beside those of the domain
 }
@@ -88,7 +90,10 @@ func (c *checker) trust(cfg *Config) {
 }
 
 func (c *checker) domainTrust(at, domain string, t *DomainTrust) {
-	c.wishes(at, t.Default, t.Forged, t.AutoGrant)
+	if t.Unclear == "" {
+		t.Unclear = t.Forged
+	}
+	c.wishes(at, t.Default, t.Forged, t.Unclear, t.AutoGrant)
 	c.names(at+".forwarders", t.Forwarders)
 	if len(t.DeniedText) > maxDeniedText || strings.ContainsFunc(t.DeniedText, func(r rune) bool { return r < ' ' || r > '~' }) {
 		c.add(at+".denied_text", "wants at most %d printable ASCII characters", maxDeniedText)
@@ -99,13 +104,19 @@ func (c *checker) domainTrust(at, domain string, t *DomainTrust) {
 		if m.Default == "" {
 			m.Default = t.Default
 		}
+		if m.Unclear == "" && m.Forged != "" {
+			m.Unclear = m.Forged
+		}
 		if m.Forged == "" {
 			m.Forged = t.Forged
+		}
+		if m.Unclear == "" {
+			m.Unclear = t.Unclear
 		}
 		if m.AutoGrant == "" {
 			m.AutoGrant = t.AutoGrant
 		}
-		c.wishes(at, m.Default, m.Forged, m.AutoGrant)
+		c.wishes(at, m.Default, m.Forged, m.Unclear, m.AutoGrant)
 		c.names(at+".forwarders", m.Forwarders)
 		if m.Address == "" {
 			c.add(at+".address", "is missing")
@@ -118,9 +129,12 @@ func (c *checker) domainTrust(at, domain string, t *DomainTrust) {
 	}
 }
 
-func (c *checker) wishes(at, standard, forged, grant string) {
+func (c *checker) wishes(at, standard, forged, unclear, grant string) {
 	c.oneOf(at+".default", standard, DefaultAllow, DefaultDeny)
 	c.oneOf(at+".forged", forged, ForgedTag, ForgedReject)
+	if unclear != forged { // which it is where it is left out
+		c.oneOf(at+".unclear", unclear, ForgedTag, ForgedReject)
+	}
 	c.oneOf(at+".auto_grant", grant, On, Off)
 }
 

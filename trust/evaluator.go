@@ -175,8 +175,8 @@ type message struct {
 	policies []dmarc.Evaluation
 }
 
-// maxAuthorDomains bounds the author domains whose policies are looked up; mail
-// that names more gets no policy at all, and is not proven.
+// maxAuthorDomains bounds the author domains whose policies are looked up: those
+// of the first ones. Of mail that names more it cannot be told who the author is.
 const maxAuthorDomains = 4
 
 // readMessage reads the content once: the header, with which lookups start,
@@ -200,19 +200,22 @@ func (e *Evaluator) readMessage(ctx context.Context, in Input) message {
 
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	if domains := m.from.Domains(); len(domains) <= maxAuthorDomains {
-		m.policies = make([]dmarc.Evaluation, len(domains))
-		for i, d := range domains {
-			if in.Arrival == ByXMPP && d == in.Binding.Remote && len(m.sigs) == 0 {
-				// The stream has proven the author's domain itself: whatever its
-				// policy, this is its mail, and DNS need not be asked.
-				m.walks, m.policies[i] = append(m.walks, nil), dmarc.Evaluation{Domain: d, Org: d, Aligned: []string{"xmpp"}}
-				continue
-			}
-			w := dmarc.New(e.conf.DNS)
-			m.walks = append(m.walks, w)
-			wg.Go(func() { m.policies[i] = w.Discover(ctx, d) })
+	domains := m.from.Domains()
+	if len(domains) > maxAuthorDomains {
+		m.from.Problems = append(m.from.Problems, author.ManyDomains)
+		domains = domains[:maxAuthorDomains]
+	}
+	m.policies = make([]dmarc.Evaluation, len(domains))
+	for i, d := range domains {
+		if in.Arrival == ByXMPP && d == in.Binding.Remote && len(m.sigs) == 0 {
+			// The stream has proven the author's domain itself: whatever its
+			// policy, this is its mail, and DNS need not be asked.
+			m.walks, m.policies[i] = append(m.walks, nil), dmarc.Evaluation{Domain: d, Org: d, Aligned: []string{"xmpp"}}
+			continue
 		}
+		w := dmarc.New(e.conf.DNS)
+		m.walks = append(m.walks, w)
+		wg.Go(func() { m.policies[i] = w.Discover(ctx, d) })
 	}
 	keys := dkim.NewKeys(e.conf.DNS)
 	defer keys.Wait()

@@ -118,7 +118,7 @@ func (e Evidence) ForwardedBy(domain string) (by string, ok bool) {
 // Proven reports whether everybody whom From names as an author is proven by
 // his domain, and by what; nobody is where From cannot be read.
 func (e Evidence) Proven() (by string, ok bool) {
-	if len(e.DMARC) == 0 || e.From.Has(author.SeveralFields) || e.From.Has(author.EncodedAddress) {
+	if len(e.DMARC) == 0 || !e.readable() {
 		return "", false
 	}
 	var all []string
@@ -132,7 +132,9 @@ func (e Evidence) Proven() (by string, ok bool) {
 }
 
 // Disproven reports whether an author's domain demands a proof that is not
-// there, or the mail cannot be of a domain that it claims, and why.
+// there, or the mail cannot be of a domain that it claims, and why. Of several
+// authors each is looked at, and the strictest policy decides (RFC 7489 section
+// 6.6.1; RFC 9989 leaves such mail to the receiver).
 func (e Evidence) Disproven() (why string, ok bool) {
 	if e.Sends.Result == authres.Fail {
 		return e.Sends.Reason, true

@@ -43,6 +43,7 @@ func court(t *testing.T, w wishes, change func(*JudgeConfig), records ...string)
 		Domains: map[string]DomainPolicy{
 			"capulet.example": {Policy: Policy{RejectForged: true}, Mailboxes: map[string]Policy{"nurse": {Deny: true}}},
 			"hidden.example":  {Policy: Policy{Deny: true}, DeniedText: "ask by phone", Mailboxes: map[string]Policy{"clerk": {}}},
+			"strict.example":  {Policy: Policy{RejectForged: true, RejectUnclear: true}},
 			"open.example":    {},
 		},
 		Grants: []Permits{w},
@@ -124,6 +125,8 @@ const later = "refused-for-now: 4.7.0 it cannot be told now who sent this, try a
 
 const fromRomeo = "From: Romeo <romeo@montague.example>\r\nSubject: s\r\n\r\nbody\r\n"
 
+func manyAuthors(list ...string) string { return "From: " + strings.Join(list, ", ") + "\r\n\r\nx\r\n" }
+
 func TestMessage(t *testing.T) {
 	w := wishes{list: map[string]string{"boss@hidden.example romeo@montague.example": "granted", "boss@hidden.example x@down.example": "granted",
 		"peter@capulet.example romeo@montague.example": "romeo is not wanted"}}
@@ -180,6 +183,28 @@ func TestMessage(t *testing.T) {
 		{"a neighbour that does not know", fromRomeo, "romeo@montague.example", "juliet@open.example", forwarded("", "REMOTE"), nil, "unproven; not judged", ""},
 		{"a secondary that may relay", "Authentication-Results: mx2.capulet.example; dmarc=pass header.from=montague.example\r\n" + fromRomeo,
 			"romeo@montague.example", "juliet@open.example", second, nil, "authenticated; as our own host before us has found", ""},
+		{"five authors, one forged, strict", manyAuthors("romeo@montague.example", "a@a.example", "b@b.example", "c@c.example", "d@d.example"), "x@evil.example", "juliet@strict.example", from("192.0.2.66"), nil,
+			"forged; montague.example asks to reject mail that it has not signed, several authors, authors of more domains than are looked at",
+			"not-permitted: 5.7.1 refused as forged: montague.example asks to reject mail that it has not signed"},
+		{"five authors, the forged one last", manyAuthors("a@a.example", "b@b.example", "c@c.example", "d@d.example", "romeo@montague.example"), "x@evil.example", "juliet@strict.example", from("192.0.2.66"), nil,
+			"unproven; it cannot be told who the author is, several authors, authors of more domains than are looked at",
+			"not-permitted: 5.7.1 refused: it cannot be told who the author is, several authors, authors of more domains than are looked at"},
+		{"five authors, tagged", manyAuthors("a@a.example", "b@b.example", "c@c.example", "d@d.example", "romeo@montague.example"), "x@evil.example", "juliet@capulet.example", from("192.0.2.66"), nil,
+			"unproven; it cannot be told who the author is, several authors, authors of more domains than are looked at", ""},
+		{"a From that cannot be read, strict", "From: romeo@montague.example <\r\n\r\nx\r\n", "x@evil.example", "juliet@strict.example", from("192.0.2.66"), nil,
+			"unproven; it cannot be told who the author is, From cannot be read", "not-permitted: 5.7.1 refused: it cannot be told who the author is, From cannot be read"},
+		{"no From, strict", "Subject: x\r\n\r\nx\r\n", "x@evil.example", "juliet@strict.example", from("192.0.2.66"), nil,
+			"unproven; it cannot be told who the author is, no From field", "not-permitted: 5.7.1 refused: it cannot be told who the author is, no From field"},
+		{"two From fields, strict, one proven", fromRomeo[:strings.Index(fromRomeo, "Subject")] + "From: y@plain.example\r\n\r\nx\r\n", "romeo@montague.example", "juliet@strict.example", from("192.0.2.1"), nil,
+			"unproven; it cannot be told who the author is, several From fields, several authors",
+			"not-permitted: 5.7.1 refused: it cannot be told who the author is, several From fields, several authors"},
+		{"an encoded address, strict", "From: =?utf-8?Q?romeo?=@montague.example\r\n\r\nx\r\n", "romeo@montague.example", "juliet@strict.example", from("192.0.2.1"), nil,
+			"unproven; it cannot be told who the author is, an encoded word where the address is",
+			"not-permitted: 5.7.1 refused: it cannot be told who the author is, an encoded word where the address is"},
+		{"nothing proven, strict", strings.ReplaceAll(fromRomeo, "romeo@montague", "y@plain"), "x@evil.example", "juliet@strict.example", from("192.0.2.66"), nil,
+			"unproven; nothing proves that this is from plain.example", ""},
+		{"submitted without From, strict", "Subject: x\r\n\r\nx\r\n", "romeo@montague.example", "juliet@strict.example", user, nil,
+			"unproven; it cannot be told who the author is, no From field", ""},
 		{"submitted", fromRomeo, "romeo@montague.example", "boss@hidden.example", user, nil, "permitted; granted, submitted by our user juliet", ""},
 		{"submitted by another", fromRomeo, "romeo@montague.example", "bishop@hidden.example", user, nil, "authenticated; submitted by our user juliet", ""},
 		{"DNS down, open", strings.ReplaceAll(fromRomeo, "romeo@montague", "x@down"), "x@down.example", "juliet@capulet.example", from("192.0.2.1"), nil,

@@ -9,10 +9,14 @@ import (
 
 // Policy is what a mailbox, or a whole domain of ours, wants done with mail.
 type Policy struct {
-	Deny         bool     // mail that is not permitted is refused, instead of tagged
-	RejectForged bool     // forged mail is refused, instead of tagged
-	AutoGrant    bool     // whoever its user writes to is granted the way back
-	Forwarders   []string // domains trusted to hand on mail of others
+	Deny         bool // mail that is not permitted is refused, instead of tagged
+	RejectForged bool // forged mail is refused, instead of tagged
+
+	// RejectUnclear refuses mail of which nobody can tell who the author is: whose
+	// mail would be refused as forged could write From so.
+	RejectUnclear bool
+	AutoGrant     bool     // whoever its user writes to is granted the way back
+	Forwarders    []string // domains trusted to hand on mail of others
 }
 
 // DomainPolicy is the policy of a domain of ours.
@@ -85,12 +89,15 @@ func (d DomainPolicy) refusal(p Policy, r Ruling, waited bool) *mail.Failure {
 	switch {
 	case r.Verdict == Permitted:
 		return nil
-	case !p.Deny && !(p.RejectForged && r.Verdict == Forged):
+	case !p.Deny && !(p.RejectForged && r.Verdict == Forged) && !(p.RejectUnclear && r.Unclear):
 		return nil
 	case r.Open && !waited:
 		return notNow(nil)
 	case p.Deny:
 		return d.denied()
+	}
+	if r.Unclear {
+		return mail.Failf(mail.NotPermitted, "refused: %s", r.Cause)
 	}
 	return mail.Failf(mail.NotPermitted, "refused as forged: %s", r.Cause)
 }

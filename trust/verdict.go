@@ -1,12 +1,14 @@
 package trust
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"mailxmppd/trust/author"
 	"mailxmppd/trust/authres"
+	"mailxmppd/trust/header"
 )
 
 // Verdict is what the evidence for a message comes to for one recipient.
@@ -30,6 +32,9 @@ type Ruling struct {
 	// Open says that DNS or the store could not answer, and that the verdict
 	// might have been a better one otherwise.
 	Open bool
+	// Unclear says that nothing is proven or disproven since it cannot be told who
+	// the author is: what no author's domain can disown.
+	Unclear bool
 }
 
 // String is the ruling as the recipient's mail client gets it.
@@ -78,7 +83,8 @@ func Rule(ev *Evidence, t Terms) Ruling {
 	case disproven:
 		r = Ruling{Verdict: Forged, Reason: why, Cause: why, Open: t.Keyed.Open}
 	default:
-		r = Ruling{Verdict: Unproven, Reason: ev.doubt(t.Forwarders)}
+		r = Ruling{Verdict: Unproven, Reason: ev.doubt(t.Forwarders), Unclear: ev.unclear()}
+		r.Cause = r.Reason + ev.warning()
 		r.Open = t.Keyed.Open || ev.open() && (t.Granted.OK || t.Granted.Open)
 	}
 	r.Open = r.Open || t.Open
@@ -124,9 +130,16 @@ func (ev *Evidence) vouched(results []authres.Method) bool {
 	return len(ev.From.Domains()) > 0
 }
 
-// readable reports whether every reader finds the same authors.
+// readable reports whether every reader finds the same authors, and all of them
+// were looked at.
 func (ev *Evidence) readable() bool {
-	return len(ev.From.Authors) > 0 && !ev.From.Has(author.SeveralFields) && !ev.From.Has(author.EncodedAddress)
+	return len(ev.From.Authors) > 0 && !ev.From.Has(author.SeveralFields) && !ev.From.Has(author.EncodedAddress) && !ev.From.Has(author.ManyDomains)
+}
+
+// unclear reports whether the sender has made it impossible to tell who the
+// author is. Content that we could not read is not his doing.
+func (ev *Evidence) unclear() bool {
+	return !ev.readable() && (ev.Header == nil || errors.Is(ev.Header, header.ErrTooLarge))
 }
 
 // denial tells why an author cannot be who he says he is. Whoever is trusted to

@@ -59,21 +59,21 @@ func (p *parts) newJudge(ctx context.Context, cfg *config.Config, st store.Store
 // domainPolicy is what a domain of the configuration wants.
 func domainPolicy(t config.DomainTrust) (trust.DomainPolicy, error) {
 	out := trust.DomainPolicy{
-		Policy: policy(t.Default, t.Forged, t.AutoGrant, t.Forwarders), DeniedText: t.DeniedText, Mailboxes: map[string]trust.Policy{},
+		Policy: policy(t.Default, t.Forged, t.Unclear, t.AutoGrant, t.Forwarders), DeniedText: t.DeniedText, Mailboxes: map[string]trust.Policy{},
 	}
 	for _, m := range t.Mailboxes {
 		a, err := mail.ParseAddress(m.Address)
 		if err != nil {
 			return out, err
 		}
-		out.Mailboxes[strings.ToLower(a.Local)] = policy(m.Default, m.Forged, m.AutoGrant, append(m.Forwarders, t.Forwarders...))
+		out.Mailboxes[strings.ToLower(a.Local)] = policy(m.Default, m.Forged, m.Unclear, m.AutoGrant, append(m.Forwarders, t.Forwarders...))
 	}
 	return out, nil
 }
 
-func policy(standard, forged, grant string, forwarders []string) trust.Policy {
+func policy(standard, forged, unclear, grant string, forwarders []string) trust.Policy {
 	return trust.Policy{
-		Deny: standard == config.DefaultDeny, RejectForged: forged == config.ForgedReject,
+		Deny: standard == config.DefaultDeny, RejectForged: forged == config.ForgedReject, RejectUnclear: unclear == config.ForgedReject,
 		AutoGrant: grant == config.On, Forwarders: forwarders,
 	}
 }

@@ -36,6 +36,7 @@ const (
 	HiddenCharacter Problem = "invisible or direction characters in the display name"
 	MixedScripts    Problem = "a domain with letters of several scripts"
 	LookAlike       Problem = "a domain that looks like another"
+	ManyDomains     Problem = "authors of more domains than are looked at"
 )
 
 // Author is one mailbox of From.

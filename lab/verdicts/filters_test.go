@@ -109,8 +109,8 @@ func TestThunderbirdForm(t *testing.T) {
 	if values["enabled"] != "yes" || values["type"] != "17" || values["action"] != "Move to folder" {
 		t.Errorf("values %v", values)
 	}
-	if folder, err := url.Parse(values["actionValue"]); err != nil || folder.Scheme != "mailbox" || folder.Path != "/Junk" {
-		t.Errorf("folder %v, %v", folder, err)
+	if folder, err := url.PathUnescape(values["actionValue"]); err != nil || folder != "mailbox://nobody@Local Folders/Junk" {
+		t.Errorf("folder %s, %v", folder, err)
 	}
 	term := regexp.MustCompile(`^AND \("([\w-]+)",(begins with),([^,)"]+)\)$`).FindStringSubmatch(values["condition"])
 	if term == nil {

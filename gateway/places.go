@@ -33,6 +33,7 @@ func (s *scheduler) reserve(ctx context.Context, sender string, domains map[stri
 		}
 	}
 	now := time.Now()
+	s.mailAt = now
 	for domain := range domains {
 		name := s.siteOf(domain)
 		d := s.dest(name)

@@ -34,6 +34,8 @@ type scheduler struct {
 	stopping bool
 	slots    int                   // taken, of Concurrency
 	fresh    int                   // of them by new mail, from its reservation on
+	yielded  int                   // not taken, and for a moment left to new mail
+	mailAt   time.Time             // when the last new mail came
 	behind   bool                  // mail waits in the store for want of a slot
 	wanting  bool                  // some may, for want of a slot or a place: who frees one has to say so
 	dests    map[string]*dest      // by name
@@ -159,7 +161,7 @@ func (s *scheduler) fill(ctx context.Context) time.Duration {
 func (s *scheduler) room() (n, perDest int, busy []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	left := min(s.g.Concurrency-s.slots, s.g.Concurrency-s.g.Concurrency/4-(s.slots-s.fresh))
+	left := max(0, min(s.g.Concurrency-s.slots, s.g.Concurrency-s.g.Concurrency/4-(s.slots-s.fresh))-s.yielded)
 	n, perDest = min(claimBatch, left), int(initialWindow(s.g.Config))
 	for name, d := range s.dests {
 		switch left := s.places(d, d.limit()); {
@@ -237,6 +239,8 @@ func (s *scheduler) end(h *held, t trial) {
 	s.slots--
 	if h.fresh {
 		s.fresh--
+	} else {
+		s.yield(t)
 	}
 	var due []string
 	s.depart(h)
@@ -260,6 +264,32 @@ func (s *scheduler) end(h *held, t trial) {
 	if wanting {
 		s.poke()
 	}
+}
+
+const (
+	yieldFor  = 200 * time.Millisecond // how long a retry's slot is left to new mail
+	mailFlows = time.Second            // how long new mail counts as coming
+)
+
+// yield keeps a slot from retries for a moment, after one that found nobody at its
+// destination, while new mail comes. When thousands of dead destinations come due
+// at once and refuse at once, their retries otherwise fill the store with
+// settlements, behind which new mail waits for its own write; nothing of them is
+// in a hurry. A retry that a destination answers yields nothing. s.mu is held.
+func (s *scheduler) yield(t trial) {
+	if t.off == nil && t.reach != unreachable || time.Since(s.mailAt) > mailFlows {
+		return
+	}
+	s.yielded++
+	time.AfterFunc(yieldFor, func() {
+		s.mu.Lock()
+		s.yielded--
+		wanting := s.wanting
+		s.mu.Unlock()
+		if wanting {
+			s.poke()
+		}
+	})
 }
 
 // maxReleased bounds the destinations whose mail is released when their destination

@@ -3,6 +3,7 @@ package gateway
 import (
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"mailxmppd/mail"
@@ -155,6 +156,50 @@ func TestRoomForNewMail(t *testing.T) {
 	if s.fresh != 0 || s.slots != 0 {
 		t.Errorf("%d and %d slots left over", s.fresh, s.slots)
 	}
+}
+
+// TestYield: while new mail comes, a retry that found nobody leaves its slot to it
+// for a moment; new mail itself, what was answered, and a quiet hour cost nothing.
+func TestYield(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScheduler(&Gateway{Config: Config{Concurrency: 8, PerDomain: 8, RetryFirst: time.Minute}})
+		s.base = t.Context()
+		room := func(want int) {
+			t.Helper()
+			n, _, _ := s.room()
+			s.vacate(n)
+			if n != want {
+				t.Errorf("room for %d, want %d", n, want)
+			}
+		}
+		ends := func(trials ...trial) {
+			for _, tr := range trials {
+				s.slots++
+				s.end(&held{}, tr)
+			}
+		}
+		nobody, off := trial{reach: unreachable}, putOffTrial(store.Lease{}, &putOff{why: mail.Fail(mail.Unreachable, "", nil)})
+		ends(nobody, off)
+		room(6)
+		s.giveBack(s.reserve(t.Context(), "", map[string]bool{"new.example": true}))
+		ends(nobody, off, nobody, trial{reach: delivered}, trial{reach: answered}, trial{reach: throttled}, trial{})
+		room(3)
+		for range 9 {
+			ends(nobody)
+		}
+		room(0)
+		if res := s.reserve(t.Context(), "", map[string]bool{"new.example": true}); len(res.own.Domains) != 1 {
+			t.Error("new mail found no slot")
+		} else {
+			s.giveBack(res)
+		}
+		time.Sleep(yieldFor)
+		synctest.Wait()
+		room(6)
+		time.Sleep(mailFlows)
+		ends(nobody)
+		room(6)
+	})
 }
 
 // TestRoomLeavesOut: domains whose destination is full are not claimed for.

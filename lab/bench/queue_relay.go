@@ -86,10 +86,9 @@ func (q *queueLab) benchRelay(ctx context.Context, p queueParams) ([]benchCase, 
 	return []benchCase{out}, nil
 }
 
-// startRelay starts a gateway with as many places at the sink, and in all, as
-// Postfix has here.
+// startRelay starts a gateway with the places at the sink that it has by default.
 func (q *queueLab) startRelay(ctx context.Context, sink, profile string) (*relay, error) {
-	g, err := q.gateway(q.spool("sqlite"), sink, "[queue]\nconcurrency = 200\nper_domain = 50\n")
+	g, err := q.gateway(q.spool("sqlite"), sink)
 	if err != nil {
 		return nil, err
 	}

@@ -72,7 +72,7 @@ func (q *Queue) defaults() {
 	q.RetryMax = span(4 * time.Hour)
 	q.DelayNotice = span(4 * time.Hour)
 	q.Concurrency = 64
-	q.PerDomain = 32
+	q.PerDomain = 20
 	q.KeepTrace = span(30 * 24 * time.Hour)
 }
 

@@ -33,6 +33,8 @@ func must(t *testing.T, err error) {
 const (
 	good = "127.0.44.1"  // friend.example's own host
 	evil = "127.0.44.66" // somebody else's
+
+	far = "127.0.44.4:10025" // the host of far.example
 )
 
 // world is capulet.example, where juliet takes all mail and nurse takes
@@ -55,6 +57,7 @@ func start(t *testing.T) *world {
 	zone := trust.Zone{
 		"friend.example":        {{"TXT", "v=spf1 ip4:" + good + " -all"}},
 		"_dmarc.friend.example": {{"TXT", "v=DMARC1; p=reject"}},
+		"alumni.example":        {{"TXT", "v=spf1 ip4:" + alumni + " -all"}},
 		"_dmarc.slow.example":   {{"FAIL", ""}},
 		"slow.example":          {{"FAIL", ""}},
 	}
@@ -102,7 +105,17 @@ default = "deny"
 [[domain.trust.mailbox]]
 address = "tybalt"
 forged = "reject"
-`, w.judged))
+[[domain.trust.mailbox]]
+address = "lorenzo"
+forwarders = ["alumni.example"]
+[[trust.secondary]]
+networks = [%q]
+authserv_id = "mx2.capulet.example"
+[[route]]
+domain = "far.example"
+next = "smtp://%s"
+tls = "none"
+`, w.judged, second, far))
 	w.montague = side("montague.example", addrs[2], addrs[3], "capulet.example", addrs[1], "policy = \"enforce\"\nsends = \"xmpp-only\"\n")
 	for _, author := range []string{"f@friend.example", "romeo@montague.example", "s@slow.example"} {
 		for _, mailbox := range []string{"nurse@capulet.example", "juliet@capulet.example"} {

@@ -257,6 +257,16 @@ func Chain(ctx context.Context, dir string, zone Zone, message []byte) (dkimpy, 
 	return a.Chains[0], perl[0][0], nil
 }
 
+// Signatures returns what dkimpy says of each of a message's DKIM signatures,
+// from the top: pass, or why not.
+func Signatures(ctx context.Context, zone Zone, message []byte) ([]string, error) {
+	a, err := askPython(ctx, job{Zone: zone, Messages: [][]byte{message}})
+	if err != nil {
+		return nil, err
+	}
+	return a.Signatures[0], nil
+}
+
 // askOpenDKIM reports whether OpenDKIM accepts a message's signature. It asks
 // the DNS server of resolv.conf, port 53, and so has one of its own in a mount
 // namespace of its own.

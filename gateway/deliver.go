@@ -80,7 +80,11 @@ func putOffTrial(l store.Lease, off *putOff) trial {
 
 // try picks the transport and carries one attempt through it.
 func (g *Gateway) try(ctx context.Context, h *held, l store.Lease, content mail.Content) trial {
-	local, as, ours := g.speaker(l.Envelope.Sender, l.Origin)
+	// For a domain of ours nobody speaks: its own reverse-path stays.
+	local, as, ours := l.Domain, l.Envelope.Sender, true
+	if _, here := g.domains[l.Domain]; !here || l.Next != "" {
+		local, as, ours = g.speaker(l.Envelope.Sender, l.Origin)
+	}
 	rt, failure := g.routeOf(ctx, local, l)
 	switch {
 	case failure == nil && rt.way == toLegacy:

@@ -33,6 +33,7 @@ const (
 // order: intake first, then what runs, the store last.
 func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) {
 	defer startProfile()()
+	defer collectLessOften()()
 	st, err := openStore(ctx, cfg, log)
 	if err != nil {
 		return err

@@ -40,34 +40,40 @@ func hashOf(size int64, sum []byte) store.ContentHash {
 	return h
 }
 
+// allOfTransfer gives what was accepted, then what is open. It is one statement,
+// which sees one state without a transaction: every offer asks this twice.
+const allOfTransfer = `SELECT size, sha256, rcpt, id, NULL, NULL, NULL, NULL FROM acceptances WHERE domain = ?1 AND local = ?2 AND tid = ?3
+	UNION ALL
+	SELECT size, sha256, NULL, NULL, content, pieces, next, turn FROM transfers WHERE domain = ?1 AND local = ?2 AND tid = ?3`
+
 // find gathers what is known of a transfer.
 func find(c *conn, k store.TransferKey) (t store.Transfer, o *openTransfer, err error) {
-	err = c.query("SELECT rcpt, id, size, sha256 FROM acceptances WHERE domain = ? AND local = ? AND tid = ?",
-		[]any{k.Domain, k.Local, k.ID}, func(r row) error {
-			var a mail.Address
-			if err := a.UnmarshalText([]byte(r.text(0))); err != nil {
-				return fmt.Errorf("stored acceptance: %w", err)
-			}
-			if t.Accepted == nil {
-				t.Accepted = map[mail.Address]mail.ID{}
-			}
-			t.Accepted[a] = mail.ID(r.text(1))
-			t.Known, t.Hash = true, hashOf(r.int(2), r.blob(3))
+	err = c.query(allOfTransfer, []any{k.Domain, k.Local, k.ID}, func(r row) error {
+		t.Known, t.Hash = true, hashOf(r.int(0), r.blob(1))
+		if r[2] == nil {
+			o = &openTransfer{t.Hash, r.int(4), r.int(5), r.int(6), r.int(7)}
+			t.Open, t.Next = true, o.next
 			return nil
-		})
+		}
+		var a mail.Address
+		if err := a.UnmarshalText([]byte(r.text(2))); err != nil {
+			return fmt.Errorf("stored acceptance: %w", err)
+		}
+		if t.Accepted == nil {
+			t.Accepted = map[mail.Address]mail.ID{}
+		}
+		t.Accepted[a] = mail.ID(r.text(3))
+		return nil
+	})
 	if err != nil {
 		return store.Transfer{}, nil, err
 	}
-	if o, err = findOpen(c, k); err != nil || o == nil {
-		return t, nil, err
-	}
-	t.Known, t.Open, t.Hash, t.Next = true, true, o.hash, o.next
 	return t, o, nil
 }
 
 // Lookup implements store.Transfers.
 func (s *Store) Lookup(ctx context.Context, k store.TransferKey) (t store.Transfer, err error) {
-	err = s.snapshot(ctx, func(c *conn) (err error) {
+	err = s.read(ctx, func(c *conn) (err error) {
 		t, _, err = find(c, k)
 		return err
 	})

@@ -189,7 +189,7 @@ func (e *Evaluator) readMessage(ctx context.Context, in Input) message {
 		return m
 	}
 	defer rc.Close()
-	r := bufio.NewReaderSize(io.MultiReader(bytes.NewReader(in.Trace), rc), 32<<10)
+	r := bufio.NewReader(io.MultiReader(bytes.NewReader(in.Trace), rc))
 	if m.header, m.err = header.Read(r); m.err != nil {
 		return m
 	}
@@ -222,7 +222,11 @@ func (e *Evaluator) readMessage(ctx context.Context, in Input) message {
 	dkim.FetchKeys(ctx, keys, m.sigs)
 	m.chain.FetchKeys(ctx, keys)
 
-	body := dkim.NewBody(append(dkim.BodyForms(m.sigs), m.chain.BodyForms()...)...)
+	forms := append(dkim.BodyForms(m.sigs), m.chain.BodyForms()...)
+	if len(forms) == 0 {
+		return m // nobody has signed the body, nor a header that goes with it
+	}
+	body := dkim.NewBody(forms...)
 	if _, err := io.Copy(body, r); err != nil {
 		// Half a body must not look like one that was changed.
 		m.err = fmt.Errorf("content: %w", err)

@@ -163,20 +163,18 @@ func (o *office) selectors(message string) (out []string) {
 			}
 		}
 	}
-	for _, c := range []struct {
-		name, message string
-		right         bool
-	}{
-		{"as it arrived", message, true},
-		{"another body", strings.Replace(message, "the east", "the west", 1), false},
-		{"a second From", "From: mallory@evil.example\r\n" + message, false},
-		{"a second Subject", "Subject: other\r\n" + message, false},
-		{"another Message-ID", strings.Replace(message, "@capulet.example>\r\n\r\n", "@evil.example>\r\n\r\n", 1), false},
-	} {
-		said, err := trust.Signatures(o.t.Context(), o.zone, []byte(c.message))
-		must(o.t, err)
-		if len(said) != len(out) || slices.ContainsFunc(said, func(s string) bool { return (s == "pass") != c.right }) {
-			o.t.Errorf("%s: dkimpy says %q of\n%s", c.name, said, c.message)
+	variants := [][]byte{
+		[]byte(message),
+		[]byte(strings.Replace(message, "the east", "the west", 1)),
+		[]byte("From: mallory@evil.example\r\n" + message),
+		[]byte("Subject: other\r\n" + message),
+		[]byte(strings.Replace(message, "@capulet.example>\r\n\r\n", "@evil.example>\r\n\r\n", 1)),
+	}
+	said, err := trust.Signatures(o.t.Context(), o.zone, variants...)
+	must(o.t, err)
+	for i, results := range said {
+		if len(results) != len(out) || slices.ContainsFunc(results, func(s string) bool { return (s == "pass") != (i == 0) }) {
+			o.t.Errorf("dkimpy says %q of\n%s", results, variants[i])
 		}
 	}
 	slices.Sort(out)

@@ -257,14 +257,11 @@ func Chain(ctx context.Context, dir string, zone Zone, message []byte) (dkimpy, 
 	return a.Chains[0], perl[0][0], nil
 }
 
-// Signatures returns what dkimpy says of each of a message's DKIM signatures,
+// Signatures returns what dkimpy says of each DKIM signature of some messages,
 // from the top: pass, or why not.
-func Signatures(ctx context.Context, zone Zone, message []byte) ([]string, error) {
-	a, err := askPython(ctx, job{Zone: zone, Messages: [][]byte{message}})
-	if err != nil {
-		return nil, err
-	}
-	return a.Signatures[0], nil
+func Signatures(ctx context.Context, zone Zone, messages ...[]byte) ([][]string, error) {
+	a, err := askPython(ctx, job{Zone: zone, Messages: messages})
+	return a.Signatures, err
 }
 
 // askOpenDKIM reports whether OpenDKIM accepts a message's signature. It asks

@@ -123,7 +123,7 @@ func (f *From) inspect(a *Author, known []string) {
 	if hidden(a.Display) {
 		f.add(HiddenCharacter)
 	}
-	if a.Shown = shownAddress(a.Display, a.Address.Domain); a.Shown != "" {
+	if a.Shown = shownAddress(a.Display, a.Address); a.Shown != "" {
 		f.add(ShownAddress)
 	}
 	if mixedScripts(a.Address.Domain) {
@@ -147,9 +147,10 @@ func hidden(s string) bool {
 	return false
 }
 
-// shownAddress returns an address in a display name whose domain is another
-// one than the author's.
-func shownAddress(display, domain string) string {
+// shownAddress returns an address in a display name that is another one than the
+// author's: of another domain, or of somebody else of a domain that has many
+// users. Capital letters and a detail (RFC 5233) make no other address.
+func shownAddress(display string, author mail.Address) string {
 	// The at signs that look like one.
 	s := strings.NewReplacer("\uff20", "@", "\ufe6b", "@", "\uff0e", ".").Replace(display)
 	for word := range strings.FieldsFuncSeq(s, func(c rune) bool {
@@ -160,11 +161,16 @@ func shownAddress(display, domain string) string {
 			continue
 		}
 		d, err := mail.ParseDomain(strings.Trim(shown, ".!?"))
-		if err == nil && strings.Contains(d, ".") && d != domain {
+		if err == nil && strings.Contains(d, ".") && (d != author.Domain || !strings.EqualFold(withoutDetail(local), withoutDetail(author.Local))) {
 			return local + "@" + d
 		}
 	}
 	return ""
+}
+
+func withoutDetail(local string) string {
+	base, _, _ := strings.Cut(local, "+")
+	return base
 }
 
 var decoder = mime.WordDecoder{

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,7 +22,22 @@ import (
 	"mailxmppd/lab/trust"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// home is where the gateway's program is, which all tests run.
+var home string
+
+var build = sync.OnceValues(func() (exe string, err error) { return harness.Build(home) })
+
+func TestMain(m *testing.M) {
+	var err error
+	if home, err = harness.ShortDir(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		os.RemoveAll(home)
+		os.Exit(code)
+	}))
+}
 
 func must(t *testing.T, err error) {
 	t.Helper()
@@ -50,7 +66,8 @@ func start(t *testing.T) *world {
 	t.Helper()
 	dir, err := harness.ShortDir()
 	must(t, err)
-	exe, err := harness.Build(dir)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	exe, err := build()
 	must(t, err)
 	ca, err := harness.NewCA(dir)
 	must(t, err)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // program runs one of the signers.
@@ -194,6 +195,70 @@ func TestContactKeys(t *testing.T) {
 	for i, p := range paths {
 		if _, refusal := write(i, ann, "nurse", s.pgpMIME(ann)); refusal != "data "+notWanted {
 			t.Errorf("%s, a key that is forgotten: %q", p.name, refusal)
+		}
+	}
+}
+
+// TestLearntKey: the key that comes with mail that the recipient has permitted is
+// known from then on, and what it has signed is permitted wherever it comes from;
+// the key that comes with a stranger's mail is not.
+func TestLearntKey(t *testing.T) {
+	w := start(t)
+	s := newSigners(t)
+	const friend, stranger = "f@friend.example", "s@stranger.example"
+	count := 0
+	write := func(client, from, author, to, fields, body string) (mark, refusal string) {
+		t.Helper()
+		count++
+		mark = fmt.Sprintf("learn-%d", count)
+		return mark, send(t, w.judged, client, nil, from, to+"@capulet.example", fmt.Sprintf("From: <%s>\r\n%sMessage-ID: <%s@x.example>\r\nSubject: %s\r\n%s", author, fields, mark, mark, body))
+	}
+	autocrypt := func(address string) string {
+		key := base64.StdEncoding.EncodeToString(s.key(address))
+		var b strings.Builder
+		for len(key) > 70 {
+			b.WriteString("\r\n " + key[:70])
+			key = key[70:]
+		}
+		return "Autocrypt: addr=" + address + "; keydata=" + b.String() + "\r\n " + key + "\r\n"
+	}
+	known := func(mailbox string) string {
+		return string(program(t, "", w.capulet.Exe, "contact", "list", "--config", w.capulet.Config, "--for", mailbox+"@capulet.example"))
+	}
+
+	mark, refusal := write(evil, "x@stranger.example", stranger, "juliet", autocrypt(stranger), "\r\nhello\r\n")
+	if refusal != "" {
+		t.Fatal(refusal)
+	}
+	w.arrived(t, mark)
+	if mark, refusal = write(good, friend, friend, "nurse", autocrypt(friend), "\r\nhello\r\n"); refusal != "" {
+		t.Fatal(refusal)
+	}
+	w.arrived(t, mark)
+	for end := time.Now().Add(30 * time.Second); !strings.Contains(known("nurse"), friend); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("nurse knows\n%s", known("nurse"))
+		}
+	}
+	if got := known("nurse"); !strings.Contains(got, "autocrypt") {
+		t.Errorf("nurse knows\n%s", got)
+	}
+	if got := known("juliet"); strings.Contains(got, stranger) {
+		t.Errorf("learnt of a stranger: juliet knows\n%s", got)
+	}
+
+	// From where the author's domain does not send.
+	mark, refusal = write(evil, "x@stranger.example", friend, "nurse", "", s.pgpMIME(friend))
+	if refusal != "" {
+		t.Fatal(refusal)
+	}
+	if got := w.arrived(t, mark); !strings.HasPrefix(strings.ReplaceAll(got, "\r\n\t", " "), "X-Mail-Trust: permitted; signed with the OpenPGP key of "+friend+" that was learnt (autocrypt)") {
+		t.Errorf("arrived as\n%.300s", got)
+	}
+	const notWanted = "data 550 5.7.1 recipient has not permitted this sender"
+	for name, body := range map[string]string{"not signed": "\r\nhello\r\n", "signed with a stranger's key": s.pgpMIME(stranger)} {
+		if _, refusal := write(evil, "x@stranger.example", friend, "nurse", "", body); refusal != notWanted {
+			t.Errorf("%s: %q", name, refusal)
 		}
 	}
 }

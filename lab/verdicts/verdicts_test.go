@@ -128,6 +128,9 @@ forwarders = ["alumni.example"]
 [[trust.secondary]]
 networks = [%q]
 authserv_id = "mx2.capulet.example"
+[contacts]
+learn = ["autocrypt"]
+learnt = "permit"
 [[route]]
 domain = "far.example"
 next = "smtp://%s"

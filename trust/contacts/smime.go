@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/rsa"
 	"crypto/subtle"
 	"crypto/x509"
 	"encoding/asn1"
@@ -73,8 +71,9 @@ func (m *Message) verifySigner(ctx context.Context, s cmsSigner, cert *x509.Cert
 	if err := usableX509(cert, now); err != nil {
 		return err.Error(), nil
 	}
-	// Without attributes a signature over attributes could be passed off as one
-	// over content (RFC 5652 section 5.4); no mail program makes them so.
+	if len(s.attributes) == 0 {
+		return m.verifyBare(ctx, s, hash, cert)
+	}
 	var kind asn1.ObjectIdentifier
 	var sum []byte
 	var made time.Time
@@ -91,19 +90,28 @@ func (m *Message) verifySigner(ctx context.Context, s cmsSigner, cert *x509.Cert
 	if err != nil || s.verify(hash, cert, signed) != nil {
 		return wrongSMIME, nil
 	}
-	r, err := m.octets()
+	got, err := m.sum(ctx, hash)
 	if err != nil {
 		return "", err
+	}
+	if subtle.ConstantTimeCompare(got, sum) != 1 {
+		return wrongSMIME, nil
+	}
+	return "", nil
+}
+
+// sum hashes the signed octets.
+func (m *Message) sum(ctx context.Context, hash crypto.Hash) ([]byte, error) {
+	r, err := m.octets()
+	if err != nil {
+		return nil, err
 	}
 	defer r.Close()
 	h := hash.New()
 	if _, err := io.Copy(h, cancelled{ctx, r}); err != nil {
-		return "", fmt.Errorf("content: %w", err)
+		return nil, fmt.Errorf("content: %w", err)
 	}
-	if subtle.ConstantTimeCompare(h.Sum(nil), sum) != 1 {
-		return wrongSMIME, nil
-	}
-	return "", nil
+	return h.Sum(nil), nil
 }
 
 // one reads the value of an attribute, of which there is exactly one, with one
@@ -132,25 +140,4 @@ func (s cmsSigner) hash() (crypto.Hash, bool) {
 		return crypto.SHA512, true
 	}
 	return 0, false
-}
-
-// verify verifies the signature over the attributes, by the kind of key: what
-// the message says beside the hash only tells the two RSA paddings apart.
-func (s cmsSigner) verify(hash crypto.Hash, cert *x509.Certificate, signed []byte) error {
-	var algorithm x509.SignatureAlgorithm
-	switch k := cert.PublicKey.(type) {
-	case *rsa.PublicKey:
-		if s.algorithm.Equal(asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 10}) { // RFC 4056
-			h := hash.New()
-			h.Write(signed)
-			// Any length of salt is as good; crypto/x509 takes only one.
-			return rsa.VerifyPSS(k, hash, h.Sum(nil), s.signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthAuto})
-		}
-		algorithm = map[crypto.Hash]x509.SignatureAlgorithm{
-			crypto.SHA256: x509.SHA256WithRSA, crypto.SHA384: x509.SHA384WithRSA, crypto.SHA512: x509.SHA512WithRSA}[hash]
-	case *ecdsa.PublicKey:
-		algorithm = map[crypto.Hash]x509.SignatureAlgorithm{
-			crypto.SHA256: x509.ECDSAWithSHA256, crypto.SHA384: x509.ECDSAWithSHA384, crypto.SHA512: x509.ECDSAWithSHA512}[hash]
-	}
-	return cert.CheckSignature(algorithm, signed, s.signature)
 }

@@ -106,7 +106,10 @@ func TestSMIMEWrong(t *testing.T) {
 		{"another certificate of the same name", other.sign(t, part), false, "signed with a key that is not known"},
 		{"another author inside", id.sign(t, strings.ReplaceAll(part, "Romeo@montague", "paris@montague")), false, "what is signed names another author"},
 		{"SHA-1", id.sign(t, part, "-md", "sha1"), false, "the signature uses a hash that is too weak"},
-		{"no attributes", id.sign(t, part, "-noattr"), false, "the signature is in a form that is not taken"},
+		{"no attributes", id.sign(t, part, "-noattr"), false, undatedGood},
+		{"no attributes, content inside", id.sign(t, part, "-noattr", "-nodetach"), false, undatedGood},
+		{"no attributes, PSS", id.sign(t, part, "-noattr", "-keyopt", "rsa_padding_mode:pss"), false, undatedGood},
+		{"no attributes, one letter changed", strings.Replace(id.sign(t, part, "-noattr"), "<p>High", "<p>high", 1), false, wrong},
 		{"encrypted, not signed", head + "Content-Type: application/pkcs7-mime; smime-type=enveloped-data\r\nContent-Transfer-Encoding: base64\r\n\r\nMIIB\r\n", false, ""},
 		{"inside of a list's mail", head + "Content-Type: multipart/mixed; boundary=list\r\n\r\n--list\r\n" + strings.TrimPrefix(inside, head) +
 			"\r\n--list\r\nContent-Type: text/plain\r\n\r\nfooter\r\n--list--\r\n", false, "only a part of the message is signed"},

@@ -2,6 +2,7 @@ package contacts
 
 import (
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
@@ -63,6 +64,8 @@ func usableX509(c *x509.Certificate, now time.Time) error {
 		if n := k.N.BitLen(); n >= minRSABits && n <= maxRSABits {
 			return nil
 		}
+	case ed25519.PublicKey:
+		return nil
 	case *ecdsa.PublicKey:
 		if k.Curve.Params().BitSize >= 256 {
 			return nil

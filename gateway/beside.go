@@ -40,6 +40,9 @@ func (e *Entrance) JudgeBeside(ctx context.Context, c mail.Client, m *mail.Messa
 	}
 	if verdict := worst(takers); verdict != "" { // else nobody of ours
 		fields = append(VerdictField(verdict), m.Origin.Results...)
+		if len(takers) == 1 { // of others the keys may tell otherwise
+			fields = append(fields, takers[0].Results...)
+		}
 	}
 	if !e.Judge.Marks(src, m.Envelope.Sender) {
 		return fields, refused, nil

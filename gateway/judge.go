@@ -113,7 +113,7 @@ func (g *Gateway) judge(ctx context.Context, src mail.Source, m *mail.Message, c
 		out[i] = j.Recipients[n]
 		r := &m.Envelope.Recipients[i]
 		if _, ours := g.domains[r.Address.Domain]; ours {
-			r.Verdict = out[i].Verdict
+			r.Verdict, r.Results = out[i].Verdict, out[i].Results
 		}
 		if out[i].Forged && out[i].Refusal == nil {
 			out[i].Refusal = g.notForwarded(r.Address)

@@ -525,3 +525,23 @@ func TestJudgedTransfer(t *testing.T) {
 		t.Errorf("for %v: %.300s", got.rcpts, got.content)
 	}
 }
+
+// TestTagsForOne: what only one recipient's keys tell is shown to that recipient,
+// after what is shown to all; recipients who are shown the same share a copy.
+func TestTagsForOne(t *testing.T) {
+	const own, all = "Authentication-Results: gw; smime=pass\r\n", "Authentication-Results: gw; none\r\n"
+	l := store.Lease{Origin: mail.Origin{Results: all}}
+	for n, results := range []string{own, "", own, ""} {
+		l.Envelope.Recipients = append(l.Envelope.Recipients, mail.Recipient{Address: address(t, fmt.Sprintf("r%d@home.example", n)), Verdict: "unproven; x", Results: results})
+		l.Deliveries = append(l.Deliveries, store.Delivery{N: n})
+	}
+	parts := byVerdict(l)
+	if len(parts) != 2 || len(parts[0].Deliveries) != 2 || parts[0].Deliveries[1].N != 2 || parts[1].Deliveries[1].N != 3 {
+		t.Fatalf("got %+v", parts)
+	}
+	for n, want := range []string{all + own, all} {
+		if got := string(tags(l.Envelope.Recipients[n], l.Origin)); got != "X-Mail-Trust: unproven; x\r\n"+want {
+			t.Errorf("got %q", got)
+		}
+	}
+}

@@ -22,8 +22,7 @@ func (g *Gateway) handTagged(l store.Lease, content mail.Content, give func(stor
 	}
 	out := make([]mail.Outcome, len(l.Deliveries))
 	for _, part := range byVerdict(l) {
-		verdict := l.Envelope.Recipients[part.Deliveries[0].N].Verdict
-		part.Trace = append(tags(verdict, l.Origin), trace...)
+		part.Trace = append(tags(l.Envelope.Recipients[part.Deliveries[0].N], l.Origin), trace...)
 		merge(l, part, out, give(part, content))
 	}
 	return out
@@ -34,11 +33,12 @@ func byVerdict(l store.Lease) []store.Lease {
 	var out []store.Lease
 	at := map[string]int{}
 	for _, d := range l.Deliveries {
-		verdict := l.Envelope.Recipients[d.N].Verdict
-		i, known := at[verdict]
+		r := l.Envelope.Recipients[d.N]
+		shown := r.Verdict + "\x00" + r.Results
+		i, known := at[shown]
 		if !known {
 			i = len(out)
-			at[verdict] = i
+			at[shown] = i
 			part := l
 			part.Deliveries = nil
 			out = append(out, part)
@@ -49,7 +49,8 @@ func byVerdict(l store.Lease) []store.Lease {
 }
 
 // tags are the fields that a message is finally delivered with.
-func tags(verdict string, o mail.Origin) []byte {
+func tags(r mail.Recipient, o mail.Origin) []byte {
+	verdict := r.Verdict
 	switch {
 	case verdict != "":
 	case o.Transport == "local":
@@ -57,7 +58,7 @@ func tags(verdict string, o mail.Origin) []byte {
 	default:
 		verdict = notJudged
 	}
-	return append(VerdictField(verdict), o.Results...)
+	return append(append(VerdictField(verdict), o.Results...), r.Results...)
 }
 
 // marked is the trace that an attempt begins with: a mark is for those whom the

@@ -39,6 +39,7 @@ type Recipient struct {
 	// this: Judged.Verdict, kept with the message so that every attempt says
 	// the same. It never comes from outside.
 	Verdict string `json:"verdict,omitempty"`
+	Results string `json:"results,omitempty"` // Judged.Results; the same holds for it
 
 	// Grant is the key of a grant that a peer shows, or is shown, as octets
 	// (xep-draft section 10.3). It is judged at once and never kept.

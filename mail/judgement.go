@@ -20,6 +20,7 @@ type Judgement struct {
 // Judged is what the evidence comes to for one recipient.
 type Judged struct {
 	Verdict string   // what the recipient's mail client is shown: "permitted; reason"
+	Results string   // another Authentication-Results field, about what only this recipient's keys tell; "" for none
 	Forged  bool     // an answer to the reverse-path would go to somebody who has not sent this
 	Refusal *Failure // nil: to be taken
 }

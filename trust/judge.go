@@ -7,6 +7,7 @@ import (
 
 	"mailxmppd/mail"
 	"mailxmppd/trust/arc"
+	"mailxmppd/trust/authres"
 )
 
 // JudgeConfig says what a Judge goes by.
@@ -15,6 +16,7 @@ type JudgeConfig struct {
 	Domains   map[string]DomainPolicy // ours, by A-labels
 	Grants    []Permits               // count for authors who are proven otherwise
 	Keys      []Permits               // of signatures, which prove their author by themselves
+	Attester  Attester                // of the same keys; nil: their results are in the verdict alone
 	Marks     *SentMarks              // nil: reports about mail of ours are mail like any other
 	Granter   Granter                 // nil: nobody is granted anything for being written to
 	Learner   Learner                 // nil: no keys are learnt
@@ -124,6 +126,11 @@ func (j *Judge) recipient(ctx context.Context, src mail.Source, m *mail.Message,
 	terms := j.terms(ctx, src, m, ev, p, rcpt)
 	ruling := Rule(ev, terms)
 	out := mail.Judged{Verdict: mail.Sanitise(ruling.String()), Forged: ruling.Verdict == Forged}
+	if j.cfg.Attester != nil && len(ev.From.Authors) == 1 {
+		if m, ok := j.cfg.Attester.Attest(rcpt, ev.From.Authors[0].Address, ev); ok {
+			out.Results = authres.Format(j.cfg.Evaluator.conf.Hostname, []authres.Method{m})
+		}
+	}
 	if p.Deny || missing != nil {
 		ruling.Open = ruling.Open || j.couldOpen(ctx, m, ev, rcpt, ruling)
 	}

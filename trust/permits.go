@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"mailxmppd/mail"
+	"mailxmppd/trust/authres"
 )
 
 // Permits knows whose mail our recipients want. Safe for concurrent use; it
@@ -24,6 +25,14 @@ type Permits interface {
 	// strangers see it. r has what the envelope says beside (the key of a
 	// grant).
 	MayPermit(ctx context.Context, sender mail.Address, r mail.Recipient) (bool, error)
+}
+
+// Attester knows what signatures of a message were found to be worth to a
+// recipient. Safe for concurrent use.
+type Attester interface {
+	// Attest repeats what Permits of the same has found; ok false where it has found
+	// no signature.
+	Attest(recipient, author mail.Address, ev *Evidence) (m authres.Method, ok bool)
 }
 
 // permits are several sources as one: any of them may permit.

@@ -42,12 +42,13 @@ func (p *parts) newJudge(ctx context.Context, cfg *config.Config, st store.Store
 		}
 		known = append(known, d.Name)
 	}
+	keys := contacts.NewKeys(contacts.New(contacts.Config{
+		Store: st, LearntPermit: cfg.Contacts.Learnt == config.LearntPermit, MaxMessage: int64(cfg.Contacts.MaxMessage),
+	}))
 	jc := trust.JudgeConfig{
 		Evaluator: trust.New(conf), Domains: domains, Marks: trust.NewSentMarks(key, st, t.ReportsFor.Duration),
 		OpenFor: t.PutOff.Duration, Known: known, Log: log, Sealer: sealing(cfg, p.signing),
-		Keys: []trust.Permits{contacts.NewKeys(contacts.New(contacts.Config{
-			Store: st, LearntPermit: cfg.Contacts.Learnt == config.LearntPermit, MaxMessage: int64(cfg.Contacts.MaxMessage),
-		}))},
+		Keys: []trust.Permits{keys}, Attester: keys,
 		Learner: learning(p.learner),
 	}
 	if p.grants != nil {

@@ -23,6 +23,7 @@ import (
 
 	"mailxmppd/mail"
 	"mailxmppd/store"
+	"mailxmppd/trust/authres"
 )
 
 // maxAge is how old a signature may be. Whoever has once got signed mail of
@@ -68,6 +69,8 @@ type Finding struct {
 	// there is nothing to say: no key is known, or the author does not use to
 	// sign.
 	Reason string
+	// Method is the same in the words of RFC 8601; nil where there is no signature.
+	Method *authres.Method
 }
 
 // Check tells what a recipient's keys of an author say of a message.
@@ -98,7 +101,7 @@ func (b *Book) Check(ctx context.Context, recipient, author mail.Address, m *Mes
 	}
 	switch {
 	case part.problem != "":
-		return Finding{Reason: part.problem}, nil
+		return Finding{Reason: part.problem, Method: attest(part.form, authres.Neutral, part.problem, store.ContactKey{})}, nil
 	case part.form == unsigned && usual:
 		return Finding{Reason: "the usual signature is missing"}, nil
 	case part.form == unsigned:
@@ -114,6 +117,7 @@ func (b *Book) verify(ctx context.Context, keys []store.ContactKey, usual bool, 
 	if usual {
 		why = "not signed with the usual key"
 	}
+	var about *authres.Method
 	for _, k := range keys {
 		o, err := m.by(ctx, k, author, b.now())
 		if err != nil {
@@ -122,15 +126,20 @@ func (b *Book) verify(ctx context.Context, keys []store.ContactKey, usual bool, 
 		switch {
 		case !o.tried:
 		case o.wrong != "":
-			why = o.wrong
+			why, about = o.wrong, attest(m.part.form, badOr(o.wrong), o.wrong, k)
 		default:
 			if err := b.conf.Store.ContactSigned(ctx, k.Owner, k.Address, k.Fingerprint); err != nil {
 				return Finding{}, fmt.Errorf("contact %s: %w", k.Address, err)
 			}
-			return b.found(k), nil
+			f := b.found(k)
+			f.Method = attest(m.part.form, authres.Pass, "", k)
+			return f, nil
 		}
 	}
-	return Finding{Reason: why}, nil
+	if about == nil {
+		about = attest(m.part.form, authres.Neutral, why, store.ContactKey{})
+	}
+	return Finding{Reason: why, Method: about}, nil
 }
 
 func (b *Book) found(k store.ContactKey) Finding {

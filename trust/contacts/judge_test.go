@@ -46,16 +46,19 @@ func (o *opened) Open() (io.ReadCloser, error) {
 func TestVerdict(t *testing.T) {
 	part := parts["protected headers"]
 	signed := pgpMessage(part, pgp.detach(t, part, "romeo"))
-	own := pgp.key(t, "romeo")
+	id := newIdentity(t, romeo, "ec")
+	own, cert := pgp.key(t, "romeo"), contact(id.certificate(t))
 	own.Owner = "nurse@capulet.example"
-	b := book(t, Config{}, pgp.key(t, "romeo"), own)
+	ownCert := cert
+	ownCert.Owner = own.Owner
+	b := book(t, Config{}, pgp.key(t, "romeo"), own, cert, ownCert)
 	l := NewLearner(LearnConfig{Store: b.conf.Store, Autocrypt: true, Log: slog.New(slog.DiscardHandler)})
 	keys := NewKeys(b)
 	judge := trust.NewJudge(trust.JudgeConfig{
 		Evaluator: trust.New(trust.Config{DNS: nothing{}, Hostname: "gw.capulet.example"}),
 		Domains: map[string]trust.DomainPolicy{
 			"capulet.example": {Policy: trust.Policy{Deny: true}}, "verona.example": {Policy: trust.Policy{Deny: true}}},
-		Keys: []trust.Permits{keys}, Learner: l,
+		Keys: []trust.Permits{keys}, Attester: keys, Learner: l,
 	})
 	src := mail.Source{Client: mail.Client{Addr: netip.MustParseAddrPort("192.0.2.1:25"), Helo: "mx.example"}}
 	rcpt := func(s string) mail.Recipient { return mail.Recipient{Address: address(t, s)} }
@@ -66,11 +69,17 @@ func TestVerdict(t *testing.T) {
 			t.Errorf("before the content, to %s: undecided %v, %v", to, undecided, refusal)
 		}
 	}
-	for _, c := range []struct{ name, content, verdict string }{
-		{"signed", signed, "permitted; signed with the OpenPGP key of romeo@montague.example"},
-		{"changed", strings.Replace(signed, "<p>", "<b>", 1), "unproven; nothing proves that this is from montague.example, the signature is wrong: the message was changed, or is not from them"},
-		{"not signed", head + "\r\nhello\r\n", "unproven; nothing proves that this is from montague.example, the usual signature is missing"},
-		{"of another author", strings.Replace(signed, "From: Romeo <romeo@", "From: Paris <paris@", 1), "unproven; nothing proves that this is from montague.example"},
+	print := "body.x-fingerprint=" + own.Fingerprint
+	const nobody = "unproven; nothing proves that this is from montague.example"
+	for _, c := range []struct{ name, content, verdict, results string }{
+		{"signed", signed, "permitted; signed with the OpenPGP key of romeo@montague.example", "x-openpgp=pass body.x-identifier=romeo@montague.example " + print},
+		{"changed", strings.Replace(signed, "<p>", "<b>", 1), nobody + ", the signature is wrong: the message was changed, or is not from them",
+			`x-openpgp=fail reason="the signature is wrong: the message was changed, or is not from them" body.x-identifier=romeo@montague.example ` + print},
+		{"by S/MIME", id.sign(t, part), "permitted; signed with the S/MIME key of romeo@montague.example", "smime=pass body.smime-identifier=romeo@montague.example"},
+		{"by S/MIME, without a time", id.sign(t, part, "-noattr"), nobody + ", " + undatedGood, `smime=policy reason="` + undatedGood + `" body.smime-identifier=romeo@montague.example`},
+		{"by another's S/MIME", newIdentity(t, romeo, "ec").sign(t, part), nobody + ", not signed with the usual key", `smime=neutral reason="not signed with the usual key"`},
+		{"not signed", head + "\r\nhello\r\n", nobody + ", the usual signature is missing", ""},
+		{"of another author", strings.Replace(signed, "From: Romeo <romeo@", "From: Paris <paris@", 1), nobody, ""},
 	} {
 		m := &mail.Message{Content: mail.Bytes(c.content), Envelope: mail.Envelope{Sender: address(t, "list@verona.example"),
 			Recipients: []mail.Recipient{rcpt(juliet), rcpt("nurse@capulet.example")}}}
@@ -78,9 +87,16 @@ func TestVerdict(t *testing.T) {
 			if r.Verdict != c.verdict || (r.Refusal == nil) != strings.HasPrefix(c.verdict, "permitted") {
 				t.Errorf("%s, recipient %d: got %q, %v; want %q", c.name, i, r.Verdict, r.Refusal, c.verdict)
 			}
+			want := ""
+			if c.results != "" {
+				want = "Authentication-Results: gw.capulet.example; " + c.results
+			}
+			if got := strings.Join(strings.Fields(r.Results), " "); got != want {
+				t.Errorf("%s, recipient %d: got %q, want %q", c.name, i, got, want)
+			}
 		}
 	}
-	if k, err := b.conf.Store.ContactKeys(t.Context(), juliet, romeo); err != nil || len(k) != 1 || k[0].Origin != store.Imported || k[0].Signed.IsZero() {
+	if k, err := b.conf.Store.ContactKeys(t.Context(), juliet, romeo); err != nil || len(k) != 2 || k[0].Origin != store.Imported || k[0].Signed.IsZero() {
 		t.Errorf("got %+v, %v", k, err)
 	}
 }

@@ -119,7 +119,7 @@ func pgpWords(err error, sigs []*packet.Signature) string {
 	case errors.Is(err, pgperrors.ErrKeyRevoked):
 		return errRevoked.Error()
 	}
-	return "the signature is wrong: the message was changed, or is not from them"
+	return wrongSignature
 }
 
 // watched remembers why reading failed, so that content which cannot be read is

@@ -143,7 +143,7 @@ func TestReplay(t *testing.T) {
 	signed := pgpMessage(part, pgp.detach(t, part, "romeo"))
 	b := book(t, Config{}, pgp.key(t, "romeo"))
 	b.now = func() time.Time { return time.Now().Add(40 * 24 * time.Hour) }
-	if f, want := ask(t, b, signed), (Finding{false, "the signature is 40 days old"}); f != want {
+	if f, want := ask(t, b, signed), (Finding{Permitted: false, Reason: "the signature is 40 days old"}); f != want {
 		t.Errorf("got %+v", f)
 	}
 }
@@ -188,10 +188,10 @@ func TestUsual(t *testing.T) {
 		want          Finding
 	}{
 		{"before the first signature", plain, Finding{}},
-		{"the first signature", signed, Finding{true, "signed with the OpenPGP key of romeo@montague.example"}},
-		{"without", plain, Finding{false, "the usual signature is missing"}},
-		{"with another key", pgpMessage(part, pgp.detach(t, part, "tybalt")), Finding{false, "not signed with the usual key"}},
-		{"too large", signed + strings.Repeat("x", 1<<20), Finding{false, "signature not checked: the message is too large"}},
+		{"the first signature", signed, Finding{Permitted: true, Reason: "signed with the OpenPGP key of romeo@montague.example"}},
+		{"without", plain, Finding{Permitted: false, Reason: "the usual signature is missing"}},
+		{"with another key", pgpMessage(part, pgp.detach(t, part, "tybalt")), Finding{Permitted: false, Reason: "not signed with the usual key"}},
+		{"too large", signed + strings.Repeat("x", 1<<20), Finding{Permitted: false, Reason: "signature not checked: the message is too large"}},
 	} {
 		if f := ask(t, b, c.message); f != c.want {
 			t.Errorf("%s: got %+v, want %+v", c.name, f, c.want)
@@ -212,7 +212,7 @@ func TestLearntKey(t *testing.T) {
 	k := pgp.key(t, "romeo")
 	k.Origin = store.FromMail
 	for _, permit := range []bool{false, true} {
-		want := Finding{permit, "signed with the OpenPGP key of romeo@montague.example that was learnt (autocrypt)"}
+		want := Finding{Permitted: permit, Reason: "signed with the OpenPGP key of romeo@montague.example that was learnt (autocrypt)"}
 		if f := ask(t, book(t, Config{LearntPermit: permit}, k), signed); f != want {
 			t.Errorf("permit %v: got %+v", permit, f)
 		}

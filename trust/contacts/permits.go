@@ -24,11 +24,15 @@ type Keys struct {
 // known is a message that is being judged: all its recipients come with the
 // same evidence.
 type known struct {
-	ev *trust.Evidence
-	m  *Message
+	ev       *trust.Evidence
+	m        *Message
+	attested []attested
 }
 
-var _ trust.Permits = (*Keys)(nil)
+var (
+	_ trust.Permits  = (*Keys)(nil)
+	_ trust.Attester = (*Keys)(nil)
+)
 
 // NewKeys makes Keys.
 func NewKeys(b *Book) *Keys { return &Keys{book: b} }
@@ -36,6 +40,7 @@ func NewKeys(b *Book) *Keys { return &Keys{book: b} }
 // Permits implements trust.Permits.
 func (k *Keys) Permits(ctx context.Context, recipient, author mail.Address, ev *trust.Evidence) (reason string, ok bool, err error) {
 	f, err := k.book.Check(ctx, recipient, author, k.message(ev))
+	k.note(recipient, author, ev, f)
 	return f.Reason, f.Permitted, err
 }
 
@@ -54,7 +59,7 @@ func (k *Keys) message(ev *trust.Evidence) *Message {
 		}
 	}
 	m := NewMessage(ev.Message.Content)
-	k.recent[k.next] = known{ev, m}
+	k.recent[k.next] = known{ev: ev, m: m}
 	k.next = (k.next + 1) % len(k.recent)
 	return m
 }

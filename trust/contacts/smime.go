@@ -20,7 +20,8 @@ type attribute struct {
 	Value asn1.RawValue `asn1:"set"`
 }
 
-const wrongSMIME = "the signature is wrong: the message was changed, or is not from them"
+// wrongSignature is said of either kind.
+const wrongSignature = "the signature is wrong: the message was changed, or is not from them"
 
 // verifySMIME verifies the S/MIME signature with one certificate. The
 // certificates that come along are not looked at.
@@ -88,14 +89,14 @@ func (m *Message) verifySigner(ctx context.Context, s cmsSigner, cert *x509.Cert
 	}
 	signed, err := asn1.MarshalWithParams(s.attributes, "set")
 	if err != nil || s.verify(hash, cert, signed) != nil {
-		return wrongSMIME, nil
+		return wrongSignature, nil
 	}
 	got, err := m.sum(ctx, hash)
 	if err != nil {
 		return "", err
 	}
 	if subtle.ConstantTimeCompare(got, sum) != 1 {
-		return wrongSMIME, nil
+		return wrongSignature, nil
 	}
 	return "", nil
 }

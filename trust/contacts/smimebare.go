@@ -37,7 +37,7 @@ func (m *Message) verifyBare(ctx context.Context, s cmsSigner, hash crypto.Hash,
 		case len(content) > maxBare:
 			return "signature not checked: too large for one of its kind", nil
 		case !ed25519.Verify(k, content, s.signature):
-			return wrongSMIME, nil
+			return wrongSignature, nil
 		}
 		return undatedGood, nil
 	}
@@ -46,7 +46,7 @@ func (m *Message) verifyBare(ctx context.Context, s cmsSigner, hash crypto.Hash,
 	case err != nil:
 		return "", err
 	case s.verifySum(hash, cert, sum) != nil:
-		return wrongSMIME, nil
+		return wrongSignature, nil
 	}
 	return undatedGood, nil
 }

@@ -102,11 +102,11 @@ func TestSMIMEWithEd25519(t *testing.T) {
 		reason        string
 	}{
 		{"as it was signed", good, true, goodSMIME},
-		{"changed", changed(t, good), false, wrongSMIME},
+		{"changed", changed(t, good), false, wrongSignature},
 		{"old", id.signEd25519(t, part, time.Now().Add(-40*24*time.Hour)), false, "the signature is 40 days old"},
 		{"by another key", newIdentity(t, romeo, "ed25519").signEd25519(t, part, time.Now()), false, "signed with a key that is not known"},
 		{"without attributes", id.signEd25519(t, part, time.Time{}), false, undatedGood},
-		{"without attributes, changed", changed(t, id.signEd25519(t, part, time.Time{})), false, wrongSMIME},
+		{"without attributes, changed", changed(t, id.signEd25519(t, part, time.Time{})), false, wrongSignature},
 		{"large", id.signEd25519(t, huge, time.Now()), true, goodSMIME},
 		{"large, without attributes", id.signEd25519(t, huge, time.Time{}), false, "signature not checked: too large for one of its kind"},
 	} {

@@ -177,8 +177,8 @@ func (g *Gateway) accept(ctx context.Context, src mail.Source, m *mail.Message, 
 	if m.Envelope.Sender.IsNull() {
 		m.Origin.Local = g.fromDomain(m.Content)
 	}
-	judged := g.judge(ctx, src, m, m.Content, meant)
-	m.Trace = append(g.vouch(ctx, src, m, m.Content), m.Trace...)
+	judged, found := g.judge(ctx, src, m, m.Content, meant)
+	m.Trace = append(g.vouch(ctx, src, m, m.Content, found), m.Trace...)
 	trace := g.received(m, src.Client.ESMTP)
 	m.Origin.Marked = g.Judge != nil && g.Judge.Marks(src, m.Envelope.Sender)
 	m.Trace = append(trace, m.Trace...)

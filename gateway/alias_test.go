@@ -253,7 +253,7 @@ func TestVouched(t *testing.T) {
 		{"", "b@other.example", false},
 	} {
 		m := w.message(sample, c.from, c.to)
-		if got := w.vouch(t.Context(), mail.Source{}, m, m.Content); (got != nil) != c.want {
+		if got := w.vouch(t.Context(), mail.Source{}, m, m.Content, nil); (got != nil) != c.want {
 			t.Errorf("%s to %s: %q", c.from, c.to, got)
 		}
 	}

@@ -20,7 +20,7 @@ func (e *Entrance) JudgeBeside(ctx context.Context, c mail.Client, m *mail.Messa
 		return nil, nil, nil
 	}
 	src := e.source(c)
-	judged := e.judge(ctx, src, m, m.Content, e.meantAll(ctx, m))
+	judged, _ := e.judge(ctx, src, m, m.Content, e.meantAll(ctx, m))
 	refused, kept, f := turnedAway(judged)
 	if len(refused) > 0 && (len(kept) == 0 || f.Class != mail.Permanent) {
 		return nil, nil, f

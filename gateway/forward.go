@@ -20,14 +20,18 @@ type Voucher interface {
 }
 
 // vouch is for mail that others have sent and that goes on to others: neither
-// the reverse-path nor the client's address will tell them what it told us.
-func (g *Gateway) vouch(ctx context.Context, src mail.Source, m *mail.Message, content mail.Content) []byte {
+// the reverse-path nor the client's address will tell them what it told us. found
+// says what was found when the message was judged; nil where it was not.
+func (g *Gateway) vouch(ctx context.Context, src mail.Source, m *mail.Message, content mail.Content, found func() []byte) []byte {
 	_, ours := g.domains[m.Envelope.Sender.Domain]
 	if g.Voucher == nil || src.Client.User != "" || ours || !slices.ContainsFunc(m.Envelope.Recipients, func(r mail.Recipient) bool {
 		_, local := g.domains[r.Address.Domain]
 		return !local && !m.Envelope.Sender.IsNull() || local && g.leadsAbroad(r.Address)
 	}) {
 		return nil
+	}
+	if found != nil {
+		return found()
 	}
 	part := *m
 	part.Content = content

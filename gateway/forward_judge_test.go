@@ -1,11 +1,14 @@
 package gateway
 
 import (
+	"context"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"mailxmppd/dns"
 	"mailxmppd/mail"
 	"mailxmppd/store"
 	"mailxmppd/trust"
@@ -62,5 +65,58 @@ func TestForgedIsNotForwarded(t *testing.T) {
 	}
 	if n := len(w.legacy.deliveries()); n != 0 {
 		t.Errorf("%d messages went out", n)
+	}
+}
+
+// countedZone counts the questions that reach a zone.
+type countedZone struct {
+	zone
+	mu sync.Mutex
+	n  map[string]int
+}
+
+func (a *countedZone) TXT(ctx context.Context, name string) dns.Answer[string] {
+	a.mu.Lock()
+	a.n[name]++
+	a.mu.Unlock()
+	return a.zone.TXT(ctx, name)
+}
+
+// TestForwardedIsLookedAtOnce: what a message is judged by and what it goes on
+// with are one look at it, by SMTP and from a peer.
+func TestForwardedIsLookedAtOnce(t *testing.T) {
+	names := &countedZone{zone: zone{"_dmarc.friend.example": "v=DMARC1; p=none"}, n: map[string]int{}}
+	w := newWorld(t, func(c *Config) {
+		withAliases(t, standsFor(t, "away@home.example", "b@other.example"))(c)
+		j := trust.NewJudge(trust.JudgeConfig{
+			Evaluator: trust.New(trust.Config{Hostname: "gw.home.example", DNS: names}),
+			Domains:   map[string]trust.DomainPolicy{"home.example": {}},
+		})
+		c.Judge, c.Voucher = j, j
+	})
+	for n, accept := range []func(m *mail.Message) *mail.Failure{
+		func(m *mail.Message) *mail.Failure {
+			return w.entrance.Accept(t.Context(), mail.Client{Addr: netip.MustParseAddrPort("198.51.100.1:1")}, m, false)[0].Failure
+		},
+		func(m *mail.Message) *mail.Failure {
+			m.Origin = mail.Origin{Transport: "xmpp", Peer: "friend.example", Received: time.Now()}
+			k := store.TransferKey{Domain: "friend.example", Local: "home.example", ID: strings.Repeat("f", 64)}
+			b := mail.Binding{Local: "home.example", Remote: "other.example", Proof: "pkix"}
+			_, f := w.Gateway.Accept(t.Context(), k, store.ContentHash{Size: m.Facts.Size, SHA256: m.Facts.SHA256}, b, m)
+			return f[0]
+		},
+	} {
+		if f := accept(w.message(by("f@friend.example"), "f@friend.example", "away@home.example")); f != nil {
+			t.Fatal(f)
+		}
+		until(t, "forwarded", func() bool { return len(w.legacy.deliveries()) == n+1 })
+		if got := w.legacy.deliveries()[n].content; strings.Count(got, "Authentication-Results: gw.home.example;") != 1 || !strings.Contains(got, "dmarc=fail") {
+			t.Errorf("goes on as\n%s", got)
+		}
+		names.mu.Lock()
+		if got := names.n["_dmarc.friend.example"]; got != n+1 {
+			t.Errorf("message %d: its policy was asked for %d times in all", n, got)
+		}
+		names.mu.Unlock()
 	}
 }

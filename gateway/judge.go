@@ -22,7 +22,8 @@ type Judge interface {
 	// that do not exist.
 	Recipient(ctx context.Context, src mail.Source, sender mail.Address, r mail.Recipient, missing *mail.Failure) (undecided bool, f *mail.Failure)
 	// Message judges a message whole: its recipients, with what is
-	// known of each mailbox. It keeps nothing of m.
+	// known of each mailbox. It keeps nothing of m but for Vouch, which is asked
+	// before the message goes anywhere, if at all.
 	Message(ctx context.Context, src mail.Source, m *mail.Message, missing []*mail.Failure) mail.Judgement
 	// Marks reports whether reports about a message that a sender of ours hands us
 	// are to be known again.
@@ -89,10 +90,11 @@ func (e *Entrance) undecided(ctx context.Context, src mail.Source, env mail.Enve
 // will be shown. It returns one entry per recipient. Those that an address of our
 // SRS leads back to are judged too: anybody may send there, but nothing forged.
 // Other recipients of other domains have nothing to be refused for; who cannot
-// be told is refused. nil where there is nobody to refuse.
-func (g *Gateway) judge(ctx context.Context, src mail.Source, m *mail.Message, content mail.Content, meant meanings) []mail.Judged {
+// be told is refused. nil where there is nobody to refuse. vouch is the
+// Judgement's; nil where nobody was asked.
+func (g *Gateway) judge(ctx context.Context, src mail.Source, m *mail.Message, content mail.Content, meant meanings) (judged []mail.Judged, vouch func() []byte) {
 	if g.Judge == nil || m.Origin.Transport == "local" { // our own
-		return meant.refused(nil)
+		return meant.refused(nil), nil
 	}
 	part, own := *m, []int(nil)
 	part.Content, part.Envelope.Recipients = content, nil
@@ -104,7 +106,7 @@ func (g *Gateway) judge(ctx context.Context, src mail.Source, m *mail.Message, c
 	}
 	out := make([]mail.Judged, len(m.Envelope.Recipients))
 	if len(own) == 0 {
-		return meant.refused(out)
+		return meant.refused(out), nil
 	}
 	j := g.Judge.Message(ctx, src, &part, g.missing(ctx, part.Envelope))
 	m.Origin.Results = j.Results
@@ -119,7 +121,7 @@ func (g *Gateway) judge(ctx context.Context, src mail.Source, m *mail.Message, c
 			out[i].Refusal = g.notForwarded(r.Address)
 		}
 	}
-	return meant.refused(out)
+	return meant.refused(out), j.Vouch
 }
 
 // missing tells which recipients exist, once more, in domains where that could

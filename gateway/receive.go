@@ -52,8 +52,8 @@ func (g *Gateway) Accept(ctx context.Context, k store.TransferKey, h store.Conte
 	if content == nil {
 		content = transferContent{ctx, g.Store, k, h.Size}
 	}
-	judged := g.judge(ctx, mail.Source{Binding: b}, m, content, meant)
-	m.Trace = append(g.vouch(ctx, mail.Source{Binding: b}, m, content), m.Trace...)
+	judged, found := g.judge(ctx, mail.Source{Binding: b}, m, content, meant)
+	m.Trace = append(g.vouch(ctx, mail.Source{Binding: b}, m, content, found), m.Trace...)
 	m.Trace = append(g.received(m, true), m.Trace...)
 	faults.Point("receive.before-accept")
 

@@ -15,6 +15,10 @@ type Source struct {
 type Judgement struct {
 	Results    string   // the Authentication-Results field, its CRLF included; it is the same for all recipients
 	Recipients []Judged // one for each of the envelope's, in their order
+
+	// Vouch returns the header fields with which the message may go on to others,
+	// made of what was found here; nil from who has found nothing.
+	Vouch func() []byte
 }
 
 // Judged is what the evidence comes to for one recipient.

@@ -11,4 +11,6 @@ type Report struct {
 	Acceptances int64           `json:"acceptances"`
 	Transfers   int64           `json:"transfers"` // open ones
 	Users       int64           `json:"users"`
+
+	Signing []SigningKey `json:"-"` // private halves are in them
 }

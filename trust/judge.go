@@ -110,9 +110,11 @@ func (j *Judge) mayPermit(ctx context.Context, sender mail.Address, r mail.Recip
 // DNS within the Evaluator's budget.
 func (j *Judge) Message(ctx context.Context, src mail.Source, m *mail.Message, missing []*mail.Failure) mail.Judgement {
 	ev := j.cfg.Evaluator.Evaluate(ctx, j.input(src, m))
+	lent := *m
 	out := mail.Judgement{
 		Results:    j.cfg.Evaluator.AuthenticationResults(ev),
 		Recipients: make([]mail.Judged, len(m.Envelope.Recipients)),
+		Vouch:      func() []byte { return j.vouch(&lent, ev) },
 	}
 	for i, r := range m.Envelope.Recipients {
 		out.Recipients[i] = j.recipient(ctx, src, m, &ev, r.Address, missing[i])

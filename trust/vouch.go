@@ -16,7 +16,11 @@ import (
 // come to them. None where nothing was looked at. It is called before anything
 // else of ours stands in m.Trace.
 func (j *Judge) Vouch(ctx context.Context, src mail.Source, m *mail.Message) []byte {
-	ev := j.cfg.Evaluator.Evaluate(ctx, j.input(src, m))
+	return j.vouch(m, j.cfg.Evaluator.Evaluate(ctx, j.input(src, m)))
+}
+
+// vouch is Vouch for a message that was looked at before.
+func (j *Judge) vouch(m *mail.Message, ev Evidence) []byte {
 	if !ev.Judged {
 		return nil
 	}

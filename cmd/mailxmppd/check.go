@@ -16,6 +16,7 @@ import (
 	"mailxmppd/admin"
 	"mailxmppd/config"
 	"mailxmppd/mail"
+	"mailxmppd/store"
 )
 
 // checkTimeout bounds the whole of check: what has not answered then does not
@@ -35,7 +36,7 @@ const (
 // finding is one line of check's answer.
 type finding struct {
 	Level level  `json:"level"`
-	Part  string `json:"part"` // "config", "gateway", "certificate", "store", "listener", "dns", "settings"
+	Part  string `json:"part"` // "config", "gateway", "certificate", "store", "listener", "dns", "signing", "settings"
 	Text  string `json:"text"`
 }
 
@@ -44,6 +45,9 @@ type inspection struct {
 	cfg      *config.Config
 	running  *admin.Health // of the gateway that runs now; nil without one
 	findings []finding
+
+	keys      []store.SigningKey // that sign our mail
+	keysKnown bool
 }
 
 func (n *inspection) add(l level, part, format string, args ...any) {

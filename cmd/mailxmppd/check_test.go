@@ -20,6 +20,7 @@ import (
 	"mailxmppd/store"
 	"mailxmppd/store/sqlite"
 	"mailxmppd/store/storetest"
+	"mailxmppd/trust/signing"
 )
 
 // site is a configuration in a directory of its own, with the pieces that a
@@ -160,6 +161,25 @@ func TestCheck(t *testing.T) {
 		{"database does not answer", func(_ *testing.T, s *site) {
 			s.store = `url = "postgres://mail:hush@127.0.0.1:1/mail"`
 		}, 1, levelError, "postgres://mail@127.0.0.1:1/mail:"},
+		{"no signing keys yet", func(*testing.T, *site) {}, 0, levelOK, "mail of capulet.example is not signed yet"},
+		{"signing keys without records", func(t *testing.T, s *site) { leaveKeys(t, s, "old") }, 0, levelWarning, "DNS does not show the rsa key old-rsa._domainkey.capulet.example: it does not sign mail of capulet.example until it does"},
+		{"signing keys that sign anyway", func(t *testing.T, s *site) {
+			s.more = "[dkim]\nsign = \"always\""
+			leaveKeys(t, s, "old")
+		}, 0, levelWarning, "which signs all the same: nobody can verify that"},
+		{"signing keys with records", func(t *testing.T, s *site) {
+			leaveKeys(t, s, "old")
+			s.publish(t, leaveKeys(t, s, "new")) // the old ones are not there any more
+		}, 0, levelOK, "DNS shows the rsa key new-rsa._domainkey.capulet.example"},
+		{"signing keys with others' records", func(t *testing.T, s *site) {
+			other := newSite(t)
+			leaveKeys(t, s, "old")
+			s.publish(t, leaveKeys(t, other, "old"))
+		}, 0, levelWarning, "DNS does not show the ed25519 key old-ed2._domainkey.capulet.example"},
+		{"nothing is signed", func(t *testing.T, s *site) {
+			s.more = "[dkim]\nsign = \"never\""
+			leaveKeys(t, s, "old")
+		}, 0, levelOK, fine},
 		{"key open to all", func(t *testing.T, s *site) {
 			if err := os.Chmod(filepath.Join(s.dir, "key.pem"), 0o644); err != nil {
 				t.Fatal(err)
@@ -230,6 +250,51 @@ func TestCheckPostgres(t *testing.T) {
 	if code, _, stderr := call(t, "queue", "list", "--config", s.write(t)); code != 1 || !strings.Contains(stderr, "newer version") || strings.Count(stderr, "\n") != 1 {
 		t.Errorf("got %d %q", code, stderr)
 	}
+}
+
+// leaveKeys leaves a store with signing keys behind.
+func leaveKeys(t *testing.T, s *site, selector string) []signing.Key {
+	t.Helper()
+	cfg, err := config.Load(s.write(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := openStore(t.Context(), cfg, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	var stored []store.SigningKey
+	var keys []signing.Key
+	for _, kind := range signing.Kinds() {
+		k, err := signing.Generate("capulet.example", selector+"-"+kind[:min(len(kind), 3)], kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, err := signing.Open(k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stored, keys = append(stored, k), append(keys, key)
+	}
+	if err := st.AddSigningKeys(t.Context(), stored, false); err != nil {
+		t.Fatal(err)
+	}
+	return keys
+}
+
+// publish has DNS show the records of keys, beside what it showed before.
+func (s *site) publish(t *testing.T, keys []signing.Key) {
+	t.Helper()
+	records := []string{"_xmpps-mail._tcp.capulet.example. 60 IN SRV 0 0 5270 xmpp.capulet.example."}
+	for _, k := range keys {
+		line, err := k.ZoneLine()
+		if err != nil {
+			t.Fatal(err)
+		}
+		records = append(records, strings.Replace(line, " IN TXT", " 60 IN TXT", 1))
+	}
+	s.dns = nameServer(t, records...)
 }
 
 // makeStore leaves a store at the newest schema behind.

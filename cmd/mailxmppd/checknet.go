@@ -51,6 +51,7 @@ func (n *inspection) dns(ctx context.Context) {
 		n.add(levelError, "dns", "%s", err)
 		return
 	}
+	n.signing(ctx, resolver)
 	for _, d := range n.cfg.Domains {
 		name := "_xmpps-mail._tcp." + d.XMPPName()
 		answer := resolver.SRV(ctx, name)

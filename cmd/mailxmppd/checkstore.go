@@ -37,6 +37,7 @@ func (n *inspection) sqliteStore(ctx context.Context, path string) {
 		probe.Close()
 		os.Remove(probe.Name())
 		n.add(levelOK, "store", "%s will be made", path)
+		n.keysKnown = true
 		return
 	case err != nil:
 		n.add(levelError, "store", "%s", err)
@@ -49,6 +50,7 @@ func (n *inspection) sqliteStore(ctx context.Context, path string) {
 		return
 	}
 	n.schema(path, r.Schema, r.Knows)
+	n.keys, n.keysKnown = r.Signing, r.Schema == r.Knows
 }
 
 func (n *inspection) postgresStore(ctx context.Context) {
@@ -63,9 +65,11 @@ func (n *inspection) postgresStore(ctx context.Context) {
 	}
 	if r.Schema == 0 {
 		n.add(levelOK, "store", "schema %s will be made in %s", n.cfg.Store.Schema, where)
+		n.keysKnown = true
 		return
 	}
 	n.schema("schema "+n.cfg.Store.Schema+" in "+where, r.Schema, r.Knows)
+	n.keys, n.keysKnown = r.Signing, r.Schema == r.Knows
 }
 
 // unsafe says what a PostgreSQL server does not promise of accepted mail.

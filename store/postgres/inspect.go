@@ -57,7 +57,14 @@ func countRows(ctx context.Context, tx pgx.Tx, name string, r *store.Report) err
 			return err
 		}
 	}
-	rows, err := tx.Query(ctx, `SELECT state, count(*) FROM `+in("deliveries")+` GROUP BY state`)
+	rows, err := tx.Query(ctx, `SELECT `+signingColumns+` FROM `+in("signing_keys")+` ORDER BY domain, created_at, selector`)
+	if err != nil {
+		return err
+	}
+	if r.Signing, err = pgx.CollectRows(rows, scanSigningKey); err != nil {
+		return err
+	}
+	rows, err = tx.Query(ctx, `SELECT state, count(*) FROM `+in("deliveries")+` GROUP BY state`)
 	if err != nil {
 		return err
 	}

@@ -13,16 +13,20 @@ import (
 
 // SigningKeys implements store.Signing.
 func (s *Store) SigningKeys(ctx context.Context) ([]store.SigningKey, error) {
-	rows, err := s.pool.Query(ctx, `SELECT domain, selector, private, forced, created_at FROM signing_keys ORDER BY domain, created_at, selector`)
+	rows, err := s.pool.Query(ctx, `SELECT `+signingColumns+` FROM signing_keys ORDER BY domain, created_at, selector`)
 	if err != nil {
 		return nil, failed(err)
 	}
-	keys, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (k store.SigningKey, err error) {
-		err = r.Scan(&k.Domain, &k.Selector, &k.Private, &k.Forced, &k.Created)
-		k.Created = k.Created.UTC()
-		return k, err
-	})
+	keys, err := pgx.CollectRows(rows, scanSigningKey)
 	return keys, failed(err)
+}
+
+const signingColumns = `domain, selector, private, forced, created_at`
+
+func scanSigningKey(r pgx.CollectableRow) (k store.SigningKey, err error) {
+	err = r.Scan(&k.Domain, &k.Selector, &k.Private, &k.Forced, &k.Created)
+	k.Created = k.Created.UTC()
+	return k, err
 }
 
 // AddSigningKeys implements store.Signing.

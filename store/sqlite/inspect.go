@@ -39,6 +39,9 @@ func Inspect(ctx context.Context, path string) (r store.Report, err error) {
 		}
 		*n = found.int(0)
 	}
+	if r.Signing, err = signingKeys(c); err != nil {
+		return r, fmt.Errorf("store %s: %w", path, err)
+	}
 	r.Deliveries = map[store.State]int64{}
 	err = c.query("SELECT state, count(*) FROM deliveries GROUP BY state", nil, func(row row) error {
 		r.Deliveries[stateOf(row.int(0))] = row.int(1)

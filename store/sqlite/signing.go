@@ -11,14 +11,19 @@ import (
 
 // SigningKeys implements store.Signing.
 func (s *Store) SigningKeys(ctx context.Context) (keys []store.SigningKey, err error) {
-	err = s.read(ctx, func(c *conn) error {
-		keys = nil
-		return c.query("SELECT domain, selector, private, forced, created FROM signing_keys ORDER BY domain, created, selector", nil, func(r row) error {
-			keys = append(keys, store.SigningKey{
-				Domain: r.text(0), Selector: r.text(1), Private: r.blob(2), Forced: r.bool(3), Created: time.UnixMilli(r.int(4)).UTC(),
-			})
-			return nil
+	err = s.read(ctx, func(c *conn) (err error) {
+		keys, err = signingKeys(c)
+		return err
+	})
+	return keys, err
+}
+
+func signingKeys(c *conn) (keys []store.SigningKey, err error) {
+	err = c.query("SELECT domain, selector, private, forced, created FROM signing_keys ORDER BY domain, created, selector", nil, func(r row) error {
+		keys = append(keys, store.SigningKey{
+			Domain: r.text(0), Selector: r.text(1), Private: r.blob(2), Forced: r.bool(3), Created: time.UnixMilli(r.int(4)).UTC(),
 		})
+		return nil
 	})
 	return keys, err
 }

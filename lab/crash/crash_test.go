@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 // them.
 const (
 	longest    = 14
-	longRounds = 9
+	longRounds = 6
 )
 
 // seed draws the order of the kills, their backends and which passage of their

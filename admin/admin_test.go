@@ -35,6 +35,7 @@ type fakeStore struct {
 	addressBook
 	ring
 	broken error
+	stuck  int           // how far a verb comes before it is broken
 	block  chan struct{} // List waits for it, when set
 	filter atomic.Pointer[store.Filter]
 	acted  atomic.Pointer[acted]
@@ -107,7 +108,7 @@ func (f *fakeStore) pick(verb string, sel store.Selection) (int, error) {
 	f.acted.Store(&acted{verb, sel})
 	switch {
 	case f.broken != nil:
-		return 0, f.broken
+		return f.stuck, f.broken
 	case sel.ID == "":
 		return 3, nil
 	case sel.ID != present || sel.N > 1:
@@ -220,6 +221,16 @@ func TestBrokenStore(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if n, err := c.Retry(ctx, store.One(present, -1, "me")); err == nil || n != 0 || changes.Load() != 0 {
+		t.Errorf("got %d, %v, %d changes", n, err, changes.Load())
+	}
+}
+
+// TestPartOfAVerb: a verb that fails on its way tells how far it came, and what it
+// made due is tried.
+func TestPartOfAVerb(t *testing.T) {
+	path, changes := start(t, &fakeStore{broken: store.ErrFull, stuck: 1200})
+	n, err := NewClient(path).Unhold(t.Context(), store.Selection{By: "me"})
+	if n != 1200 || err == nil || err.Error() != "gateway: store is full" || changes.Load() != 1 {
 		t.Errorf("got %d, %v, %d changes", n, err, changes.Load())
 	}
 }

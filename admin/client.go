@@ -104,6 +104,9 @@ func send(ctx context.Context, client *http.Client, method, path string, q url.V
 			}
 			f.Error = resp.Status
 		}
+		if c, ok := v.(*Count); ok {
+			c.Deliveries = f.Deliveries
+		}
 		return fmt.Errorf("gateway: %s", mail.Sanitise(f.Error))
 	}
 	if err := json.Unmarshal(body, v); err != nil {

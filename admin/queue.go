@@ -79,7 +79,7 @@ func (s *Server) act(ctx context.Context, r *http.Request) (any, error) {
 		return nil, badRequest{fmt.Sprintf("no such verb: %q", mail.Sanitise(verb))}
 	}
 	count, err := do(ctx, sel)
-	if err == nil && count > 0 {
+	if count > 0 { // with an error that is how far it came
 		s.log.Info("operator changed the queue", "verb", verb, "id", sel.ID, "n", sel.N, "by", sel.By, "deliveries", count)
 		if makesDue {
 			s.onChange()

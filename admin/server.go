@@ -88,7 +88,8 @@ type Count struct {
 
 // Fault is the answer to a request that failed.
 type Fault struct {
-	Error string `json:"error"`
+	Error      string `json:"error"`
+	Deliveries int    `json:"deliveries,omitempty"` // that a verb had changed by then, which stay so
 }
 
 // Server answers requests. Make it with New.
@@ -195,7 +196,7 @@ func (s *Server) bounded(next *http.ServeMux, w http.ResponseWriter, r *http.Req
 	case s.slots <- struct{}{}:
 		defer func() { <-s.slots }()
 	default:
-		write(w, http.StatusServiceUnavailable, Fault{"too many requests at a time"})
+		write(w, http.StatusServiceUnavailable, Fault{Error: "too many requests at a time"})
 		return
 	}
 	timeout := requestTimeout
@@ -234,12 +235,16 @@ func (s *Server) answer(verb func(context.Context, *http.Request) (any, error)) 
 		case err == nil:
 			write(w, http.StatusOK, result)
 		case isBad:
-			write(w, http.StatusBadRequest, Fault{bad.why})
+			write(w, http.StatusBadRequest, Fault{Error: bad.why})
 		case errors.Is(err, store.ErrNotFound):
-			write(w, http.StatusNotFound, Fault{err.Error()})
+			write(w, http.StatusNotFound, Fault{Error: err.Error()})
 		default:
 			s.log.Error("admin request failed", "path", r.URL.Path, "err", err)
-			write(w, http.StatusInternalServerError, Fault{err.Error()})
+			f := Fault{Error: err.Error()}
+			if c, ok := result.(Count); ok {
+				f.Deliveries = c.Deliveries
+			}
+			write(w, http.StatusInternalServerError, f)
 		}
 	}
 }

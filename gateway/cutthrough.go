@@ -32,7 +32,7 @@ func (g *Gateway) tryCutThrough(ctx context.Context, m incoming, perRecipient bo
 		// before that has passed it over.
 		g.Peers.Expect(local, domain)
 		if up {
-			g.sched.release(domain, peerBack)
+			g.sched.releaseBeside(domain, peerBack)
 		}
 	}
 	return verdicts, true

@@ -296,18 +296,40 @@ func (s *scheduler) yield(t trial) {
 // is back; what waits for others comes by itself.
 const maxReleased = 500
 
+// releaseLimit bounds one release. The store works in small steps, tens of
+// thousands of deliveries a second.
+const releaseLimit = 10 * time.Minute
+
 // release makes due what waits for a domain, or by a next hop that it was
-// redirected to, that answers again; msg is for the log, where something did.
+// redirected to, that answers again; msg is for the log, where something did. It
+// ends with the program at the latest: what is not released by then comes in its
+// own time.
 func (s *scheduler) release(destination, msg string) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	s.mu.Lock()
+	base := s.base
+	s.mu.Unlock()
+	if base == nil {
+		base = context.Background()
+	}
+	ctx, cancel := context.WithTimeout(base, releaseLimit)
 	defer cancel()
 	n, err := s.g.Store.Release(ctx, destination)
 	switch {
 	case err != nil:
-		s.g.Log.Error("waiting mail not released", "domain", destination, "err", err)
+		s.g.Log.Error("waiting mail not all released, the rest is tried in its own time", "domain", destination, "deliveries", n, "err", err)
 	case n > 0:
 		s.g.Log.Info(msg, "domain", destination, "deliveries", n)
 	}
+}
+
+// releaseBeside is release for a caller that somebody waits for.
+func (s *scheduler) releaseBeside(destination, msg string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping {
+		return
+	}
+	s.wg.Go(func() { s.release(destination, msg) })
 }
 
 // revive forgets that a domain's destination was unreachable. up says that the

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -17,18 +19,19 @@ import (
 type faulty struct {
 	*sqlite.Store
 	mu      sync.Mutex
-	put     error       // of PutMessage and Accept
-	later   error       // of PutMessage from the second on
-	puts    int         // calls of PutMessage
-	back    error       // of ReturnPath
-	open    error       // of OpenContent
-	begin   error       // of BeginAttempt
-	settle  error       // of Settle
-	lose    bool        // Renew loses every lease
-	alive   chan string // Revived
-	late    bool        // Claim finds the first delivery of a lease expired
-	settled int         // calls of Settle
-	claims  int         // calls of Claim
+	put     error              // of PutMessage and Accept
+	later   error              // of PutMessage from the second on
+	puts    int                // calls of PutMessage
+	back    error              // of ReturnPath
+	open    error              // of OpenContent
+	begin   error              // of BeginAttempt
+	settle  error              // of Settle
+	lose    bool               // Renew loses every lease
+	alive   chan string        // Revived
+	late    bool               // Claim finds the first delivery of a lease expired
+	settled int                // calls of Settle
+	slow    chan time.Duration // Release takes for ever, and says how long it may
+	claims  int                // calls of Claim
 }
 
 func (f *faulty) claimed() int {
@@ -94,6 +97,20 @@ func (f *faulty) BeginAttempt(ctx context.Context, l store.Lease, way store.Way)
 		return l, err
 	}
 	return f.Store.BeginAttempt(ctx, l, way)
+}
+
+// Release stops half-way, where that is ordered, until its caller gives up.
+func (f *faulty) Release(ctx context.Context, destination string) (int, error) {
+	f.mu.Lock()
+	slow := f.slow
+	f.mu.Unlock()
+	if slow == nil {
+		return f.Store.Release(ctx, destination)
+	}
+	until, _ := ctx.Deadline()
+	slow <- time.Until(until)
+	<-ctx.Done()
+	return 7, ctx.Err()
 }
 
 func (f *faulty) Revived() <-chan string { return f.alive }
@@ -311,4 +328,45 @@ func TestRevivedElsewhere(t *testing.T) {
 		}
 		w.waitState("x@"+domain, store.Delivered)
 	}
+}
+
+// TestReleaseToTheEnd: a long release goes on for as long as it needs while the
+// gateway runs, does not keep it from ending, and tells how far it came.
+func TestReleaseToTheEnd(t *testing.T) {
+	var log safeBuffer
+	w := newWorld(t, func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	slow := make(chan time.Duration, 1)
+	w.faulty.order(func(f *faulty) { f.slow = slow })
+	until(t, "the scheduler", func() bool {
+		w.sched.mu.Lock()
+		defer w.sched.mu.Unlock()
+		return w.sched.base != nil
+	})
+	w.sched.releaseBeside("peer.example", peerBack)
+	if may := <-slow; may < releaseLimit-time.Minute {
+		t.Errorf("a release may take %s only", may)
+	}
+	w.stop(time.Minute)
+	if said := log.String(); !strings.Contains(said, "deliveries=7") || !strings.Contains(said, "not all released") {
+		t.Errorf("not told: %s", said)
+	}
+	w.sched.releaseBeside("peer.example", peerBack) // nobody would deliver it
+}
+
+// safeBuffer is a log to be read while it is written.
+type safeBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (s *safeBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *safeBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
 }

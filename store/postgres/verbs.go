@@ -14,8 +14,10 @@ import (
 	"mailxmppd/store"
 )
 
-// verbBatch is how many deliveries one transaction of a verb changes.
-const verbBatch = 1000
+const (
+	verbBatch = 1000             // deliveries that one transaction of a verb changes
+	tellEvery = 10 * time.Second // while a verb is under way
+)
 
 // verb is what an operator does to deliveries.
 type verb struct {
@@ -89,8 +91,12 @@ func (s *Store) Restore(ctx context.Context, sel store.Selection) (int, error) {
 
 // do runs a verb on a selection.
 func (s *Store) do(ctx context.Context, sel store.Selection, v verb) (total int, err error) {
-	at := place{n: -1}
+	at, told := place{n: -1}, time.Now()
 	for more := true; more; {
+		if time.Since(told) > tellEvery {
+			told = time.Now()
+			s.log.Info("queue verb under way", "verb", v.name, "by", sel.By, "deliveries", total)
+		}
 		var n int
 		err := again(func() (err error) {
 			n, more, err = s.batch(ctx, sel, v, &at)

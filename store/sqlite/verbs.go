@@ -10,8 +10,10 @@ import (
 	"mailxmppd/store"
 )
 
-// verbStep is how many deliveries one op of a verb changes.
-const verbStep = 500
+const (
+	verbStep  = 500              // deliveries that one op of a verb changes
+	tellEvery = 10 * time.Second // while a verb is under way
+)
 
 // verb is what an operator does to deliveries.
 type verb struct {
@@ -110,8 +112,12 @@ func (s *Store) act(ctx context.Context, sel store.Selection, v verb) (total int
 	if v.of, err = narrowed(sel, v.of); err != nil || len(v.of) == 0 {
 		return 0, err
 	}
-	at := int64(-1)
+	at, told := int64(-1), time.Now()
 	for more := true; more; {
+		if time.Since(told) > tellEvery {
+			told = time.Now()
+			s.log.Info("queue verb under way", "verb", v.name, "by", sel.By, "deliveries", total)
+		}
 		var keys []int64
 		err := s.writer.do(ctx, plain, 0, func(c *conn) (err error) {
 			if keys, err = chosen(c, sel, v, at, s.now()); err == nil {

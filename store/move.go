@@ -25,30 +25,50 @@ type MoveSource interface {
 	// its columns: nil, int64 (instants as Unix milliseconds, true as 1), string,
 	// []byte. A row is good until the next one. The first error is the last.
 	Export(ctx context.Context, t MoveTable) iter.Seq2[[]any, error]
-	// MarkMoved has the source refuse to be opened from now on: two stores that
-	// hold the same mail would deliver it twice.
-	MarkMoved(ctx context.Context, to string) error
+	// MovingTo is the target of a move that was marked and may not have come to its
+	// end, "" for none.
+	MovingTo(ctx context.Context) (string, error)
+	// MarkMoving has the source refuse to be opened from now on, but for the same
+	// move: two stores that hold the same mail would deliver it twice.
+	MarkMoving(ctx context.Context, to string) error
+	// Unmark takes that back.
+	Unmark(ctx context.Context) error
+	// MarkMoved makes it for good.
+	MarkMoved(ctx context.Context) error
 }
+
+// TargetState is what a move finds at its target.
+type TargetState int
+
+const (
+	TargetEmpty      TargetState = iota
+	TargetUnfinished             // a move to it has begun, and it cannot be opened
+	TargetFilled                 // it holds something
+)
 
 // MoveTarget is an empty store that is filled in one transaction: others see
 // all of it or nothing.
 type MoveTarget interface {
 	Tables(ctx context.Context) ([]MoveTable, error)
-	// Begin refuses a store that holds something. From now until Finish, dead
+	// State looks at what others see of it, which needs an answer of its own even
+	// where a transaction has failed.
+	State(ctx context.Context) (TargetState, error)
+	// Begin refuses a store that holds something. From now until Commit, dead
 	// processes included, nobody can open the store: it is marked as unfinished.
 	Begin(ctx context.Context, from string) error
 	// Import adds the rows of a table and says how many there were.
 	Import(ctx context.Context, t MoveTable, rows iter.Seq2[[]any, error]) (int64, error)
-	// Finish compares what the target holds with what it was given: the rows of
-	// each table by their count, the content of each message by its hash. Then
-	// it makes all durable and takes the mark away. It says how many contents
-	// it read.
-	Finish(ctx context.Context, given []MoveTable) (contents int64, err error)
+	// Check compares what the target holds with what it was given: the rows of
+	// each table by their count, the content of each message by its hash. It says
+	// how many contents it read.
+	Check(ctx context.Context, given []MoveTable) (contents int64, err error)
+	// Commit makes all durable and takes the mark away.
+	Commit(ctx context.Context) error
 }
 
 // Moved is what a move came to.
 type Moved struct {
-	Tables   []MovedTable `json:"tables"`
+	Tables   []MovedTable `json:"tables"`   // none where an earlier move had brought all of it
 	Contents int64        `json:"contents"` // of messages, compared by their hashes
 }
 
@@ -64,6 +84,10 @@ const progressStep = 10_000
 // Move brings everything from one store into another. Names are for the
 // messages of either side. What fails leaves the source as it was and the
 // target marked as unfinished, to be begun anew.
+//
+// The source is marked before the target is committed, so that at no moment both
+// can be opened. A death between the two leaves a move that nobody but the same
+// move again can go on with: it sees at the target whether that was committed.
 func Move(ctx context.Context, from MoveSource, fromName string, to MoveTarget, toName string, progress func(table string, rows, of int64)) (Moved, error) {
 	tables, err := from.Tables(ctx)
 	if err != nil {
@@ -75,6 +99,13 @@ func Move(ctx context.Context, from MoveSource, fromName string, to MoveTarget, 
 	}
 	if err := sameTables(tables, wanted); err != nil {
 		return Moved{}, err
+	}
+	done, err := goneOver(ctx, from, fromName, to, toName)
+	switch {
+	case err != nil:
+		return Moved{}, err
+	case done:
+		return Moved{}, from.MarkMoved(ctx)
 	}
 	if err := to.Begin(ctx, fromName); err != nil {
 		return Moved{}, err
@@ -91,13 +122,45 @@ func Move(ctx context.Context, from MoveSource, fromName string, to MoveTarget, 
 		progress(t.Name, n, t.Rows)
 		m.Tables = append(m.Tables, MovedTable{Name: t.Name, Rows: n})
 	}
-	if m.Contents, err = to.Finish(ctx, tables); err != nil {
-		return m, fmt.Errorf("check and finish the move: %w", err)
+	if m.Contents, err = to.Check(ctx, tables); err != nil {
+		return m, fmt.Errorf("check the move: %w", err)
 	}
-	if err := from.MarkMoved(ctx, toName); err != nil {
-		return m, fmt.Errorf("all is in %s, but %s could not be marked as moved, never use it again: %w", toName, fromName, err)
+	if err := from.MarkMoving(ctx, toName); err != nil {
+		return m, fmt.Errorf("mark %s as moved: %w", fromName, err)
+	}
+	if err := to.Commit(ctx); err != nil {
+		return m, uncommitted(ctx, from, fromName, to, err)
+	}
+	if err := from.MarkMoved(ctx); err != nil {
+		return m, fmt.Errorf("all is in %s, and %s is not opened any more, but its mark says that the move may go on: run it again: %w", toName, fromName, err)
 	}
 	return m, nil
+}
+
+// goneOver reports whether an earlier move of the source to the same target had
+// brought everything there when it died.
+func goneOver(ctx context.Context, from MoveSource, fromName string, to MoveTarget, toName string) (bool, error) {
+	before, err := from.MovingTo(ctx)
+	if err != nil || before == "" {
+		return false, err
+	}
+	if before != toName {
+		return false, fmt.Errorf("%s is on its way to %s: finish that move first", fromName, before)
+	}
+	state, err := to.State(ctx)
+	return state == TargetFilled, err
+}
+
+// uncommitted gives the source back where it is certain that the target was not
+// committed.
+func uncommitted(ctx context.Context, from MoveSource, fromName string, to MoveTarget, why error) error {
+	if state, err := to.State(ctx); err != nil || state != TargetUnfinished {
+		return fmt.Errorf("whether the move was finished is not known, so that %s is not opened any more: run the move again: %w", fromName, why)
+	}
+	if err := from.Unmark(ctx); err != nil {
+		return fmt.Errorf("finish the move: %w; and %s stays marked, run the move again: %w", why, fromName, err)
+	}
+	return fmt.Errorf("finish the move: %w", why)
 }
 
 // watched tells progress of the rows that pass.

@@ -99,6 +99,11 @@ func (v *storeMove) print(w io.Writer, m store.Moved) error {
 	if v.json {
 		return printJSON(w, m)
 	}
+	if m.Tables == nil {
+		_, err := fmt.Fprintln(w, "An earlier move had brought everything over, and is finished now.\n"+
+			"Name the new store in the configuration, [store] url and schema: the old one will not be opened any more.")
+		return err
+	}
 	rows := int64(0)
 	for _, t := range m.Tables {
 		rows += t.Rows

@@ -22,7 +22,8 @@ func TestEveryPointIsKilled(t *testing.T) {
 		t.Fatalf("only %d stop points found in the code", len(points))
 	}
 	for p, file := range points {
-		if !slices.ContainsFunc(kills, func(k kill) bool { return k.point == p }) {
+		// Those of a move are none of a gateway's: lab/move kills there.
+		if !strings.HasPrefix(p, "move.") && !slices.ContainsFunc(kills, func(k kill) bool { return k.point == p }) {
 			t.Errorf("stop point %s in %s is killed by no test", p, file)
 		}
 	}

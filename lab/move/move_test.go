@@ -3,6 +3,9 @@
 package move
 
 import (
+	"bufio"
+	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -87,5 +90,96 @@ func TestMovedQueue(t *testing.T) {
 	}
 	if n := traffic.Twins(sink); n > 0 || sink.Count() != 28 {
 		t.Errorf("%d arrived, %d of them twins", sink.Count(), n)
+	}
+}
+
+// TestKilledBetween: a move that dies between the mark at its source and the end
+// of the commit at its target leaves no moment at which a gateway could be started
+// on both, nor mail that neither has; the same move finishes it.
+func TestKilledBetween(t *testing.T) {
+	server := storetest.StartPostgres(t)
+	dir, err := harness.ShortDir()
+	fatal(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	exe, err := harness.Build(dir, "faults")
+	fatal(t, err)
+	ca, err := harness.NewCA(dir)
+	fatal(t, err)
+	for _, point := range []string{"move.marked", "move.committed"} {
+		t.Run(point, func(t *testing.T) {
+			addrs, err := harness.FreeAddrs(3)
+			fatal(t, err)
+			sink, err := harness.NewSink(addrs[0], harness.MessageID)
+			fatal(t, err)
+			t.Cleanup(sink.Close)
+			url, schema := "sqlite://"+filepath.Join(dir, point+".db"), strings.ReplaceAll(point, ".", "_")
+			// The queue waits for a next hop that is not there.
+			g, err := harness.NewGateway(harness.Spec{Exe: exe, Dir: filepath.Join(dir, point), CA: ca, Domain: "a.example",
+				Store: url, Deliver: "smtp://" + addrs[0], SMTP: addrs[1], XMPP: addrs[2], Peers: map[string]string{},
+				Extra: "[[route]]\ndomain = \"b.example\"\nnext = \"smtp://127.0.0.1:1\"\ntls = \"none\"\n[[peer]]\ndomain = \"b.example\"\npolicy = \"never\"\n"})
+			fatal(t, err)
+			fatal(t, g.Start(t.Context()))
+			t.Cleanup(func() { g.Stop() })
+			traffic := harness.NewTraffic("juliet@a.example", "move")
+			for range 5 {
+				id, err := traffic.Make("romeo@b.example", 100)
+				fatal(t, err)
+				fatal(t, traffic.Send(g.SMTP, id, make(chan struct{})))
+			}
+			fatal(t, g.Stop())
+
+			move := func() *exec.Cmd {
+				return exec.Command(exe, "store", "move", "--config", g.Config, "--to", server, "--schema", schema)
+			}
+			dies := move()
+			dies.Env = append(os.Environ(), "MAILXMPPD_STOP_AT="+point+":1")
+			said, err := dies.StderrPipe()
+			fatal(t, err)
+			fatal(t, dies.Start())
+			stopped := false
+			for lines := bufio.NewScanner(said); !stopped && lines.Scan(); {
+				stopped = strings.Contains(lines.Text(), "stopped at "+point)
+			}
+			dies.Process.Kill()
+			dies.Wait()
+			if !stopped {
+				t.Fatal("the move never came there")
+			}
+
+			if err := g.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "run mailxmppd store move to it again") {
+				t.Fatalf("the old store is used: %v", err)
+			}
+			text, err := os.ReadFile(g.Config)
+			fatal(t, err)
+			fresh := g.Config + ".new"
+			changed := strings.Replace(string(text), `url = "`+url+`"`, `url = "`+server+`"`+"\nschema = \""+schema+`"`, 1)
+			fatal(t, os.WriteFile(fresh, []byte(changed), 0o600))
+			held := func() string {
+				out, err := exec.Command(exe, "queue", "totals", "--json", "--config", fresh).CombinedOutput()
+				if err != nil {
+					return string(out)
+				}
+				var totals struct{ All struct{ Deliveries int } }
+				fatal(t, json.Unmarshal(out, &totals))
+				return fmt.Sprint(totals.All.Deliveries)
+			}
+			before := held()
+			if point == "move.marked" && !strings.Contains(before, "has not been finished") || point == "move.committed" && before != "5" {
+				t.Fatalf("the new store: %s", before)
+			}
+			if out, err := exec.Command(exe, "store", "move", "--config", g.Config, "--to", server, "--schema", "elsewhere").CombinedOutput(); err == nil ||
+				!strings.Contains(string(out), "finish that move first") {
+				t.Fatalf("moved elsewhere: %v %s", err, out)
+			}
+			if out, err := move().CombinedOutput(); err != nil {
+				t.Fatalf("again: %v %s", err, out)
+			}
+			if after := held(); after != "5" {
+				t.Fatalf("the new store holds %s", after)
+			}
+			if out, err := move().CombinedOutput(); err == nil || !strings.Contains(string(out), "was moved to postgres://") {
+				t.Fatalf("moved once more: %v %s", err, out)
+			}
+		})
 	}
 }

@@ -21,6 +21,7 @@ const unfinishedTable = "unfinished_move"
 
 // Target is a schema into which a store is moved.
 type Target struct {
+	config *pgx.ConnConfig
 	conn   *pgx.Conn
 	tx     pgx.Tx
 	schema string
@@ -60,7 +61,7 @@ func OpenTarget(ctx context.Context, cfg Config) (*Target, error) {
 		delete(set, name)
 	}
 	set["statement_timeout"], set["idle_in_transaction_session_timeout"] = "0", "0"
-	t := &Target{schema: cfg.Schema}
+	t := &Target{config: pcfg.ConnConfig, schema: cfg.Schema}
 	if t.conn, err = pgx.ConnectConfig(ctx, pcfg.ConnConfig); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
@@ -130,16 +131,52 @@ func (t *Target) Tables(context.Context) ([]store.MoveTable, error) {
 	return out, nil
 }
 
-// Begin implements store.MoveTarget.
-func (t *Target) Begin(ctx context.Context, from string) error {
+// State implements store.MoveTarget, on a connection of its own: that of the move
+// may be what failed.
+func (t *Target) State(ctx context.Context) (store.TargetState, error) {
+	c, err := pgx.ConnectConfig(ctx, t.config)
+	if err != nil {
+		return 0, failed(err)
+	}
+	defer c.Close(context.WithoutCancel(ctx))
+	if t.conn.IsClosed() {
+		// Its commit may be under way yet: the server frees its lock with its end.
+		ctx, cancel := context.WithTimeout(ctx, statementTimeout)
+		defer cancel()
+		if _, err := c.Exec(ctx, `SELECT pg_advisory_lock($1)`, lockKey("move", t.schema)); err != nil {
+			return 0, failed(err)
+		}
+	}
+	var unfinished bool
+	err = c.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, pgx.Identifier{t.schema, unfinishedTable}.Sanitize()).Scan(&unfinished)
+	if err != nil || unfinished {
+		return store.TargetUnfinished, failed(err)
+	}
+	name, err := t.filled(ctx, c)
+	if err != nil || name == "" {
+		return store.TargetEmpty, failed(err)
+	}
+	return store.TargetFilled, nil
+}
+
+// filled names a table that holds something, "" for none.
+func (t *Target) filled(ctx context.Context, c *pgx.Conn) (string, error) {
 	for _, x := range t.tables {
 		var some bool
-		if err := t.conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM `+pgx.Identifier{x.Name}.Sanitize()+`)`).Scan(&some); err != nil {
-			return failed(err)
+		if err := c.QueryRow(ctx, `SELECT EXISTS (SELECT FROM `+pgx.Identifier{x.Name}.Sanitize()+`)`).Scan(&some); err != nil || some {
+			return x.Name, err
 		}
-		if some {
-			return fmt.Errorf("schema %s is not empty: there is something in its table %s; name another schema, or drop this one", t.schema, x.Name)
-		}
+	}
+	return "", nil
+}
+
+// Begin implements store.MoveTarget.
+func (t *Target) Begin(ctx context.Context, from string) error {
+	switch name, err := t.filled(ctx, t.conn); {
+	case err != nil:
+		return failed(err)
+	case name != "":
+		return fmt.Errorf("schema %s is not empty: there is something in its table %s; name another schema, or drop this one", t.schema, name)
 	}
 	b := &pgx.Batch{}
 	b.Queue(`DROP TABLE IF EXISTS ` + unfinishedTable)

@@ -9,11 +9,12 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"mailxmppd/mail/faults"
 	"mailxmppd/store"
 )
 
-// Finish implements store.MoveTarget.
-func (t *Target) Finish(ctx context.Context, given []store.MoveTable) (contents int64, err error) {
+// Check implements store.MoveTarget.
+func (t *Target) Check(ctx context.Context, given []store.MoveTable) (contents int64, err error) {
 	if err := t.compareCounts(ctx, given); err != nil {
 		return 0, failed(err)
 	}
@@ -33,12 +34,20 @@ func (t *Target) Finish(ctx context.Context, given []store.MoveTable) (contents 
 	for i, x := range t.tables {
 		names[i] = pgx.Identifier{x.Name}.Sanitize()
 	}
-	for _, sql := range []string{`ANALYZE ` + strings.Join(names, ", "), `DROP TABLE ` + unfinishedTable} {
-		if _, err := t.tx.Exec(ctx, sql); err != nil {
-			return 0, failed(err)
-		}
+	_, err = t.tx.Exec(ctx, `ANALYZE `+strings.Join(names, ", "))
+	return whole + inPieces, failed(err)
+}
+
+// Commit implements store.MoveTarget.
+func (t *Target) Commit(ctx context.Context) error {
+	_, err := t.tx.Exec(ctx, `DROP TABLE `+unfinishedTable)
+	if err == nil {
+		err = t.tx.Commit(ctx)
 	}
-	return whole + inPieces, failed(t.tx.Commit(ctx))
+	if err == nil {
+		faults.Point("move.committed")
+	}
+	return failed(err)
 }
 
 func (t *Target) compareCounts(ctx context.Context, given []store.MoveTable) error {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"mailxmppd/mail/faults"
 	"mailxmppd/store"
 )
 
@@ -24,12 +25,13 @@ type Source struct {
 
 var _ store.MoveSource = (*Source)(nil)
 
-// OpenSource opens the store that is to be moved; there must be one.
+// OpenSource opens the store that is to be moved; there must be one. One that was
+// marked by a move that may not have come to its end is opened by this alone.
 func OpenSource(ctx context.Context, cfg Config) (*Source, error) {
 	if _, err := os.Stat(cfg.Path); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	s, err := Open(ctx, cfg)
+	s, err := openFor(ctx, cfg, true)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +50,7 @@ func (x *Source) Close() error { return errors.Join(x.c.close(), x.s.Close()) }
 func (x *Source) Tables(ctx context.Context) (tables []store.MoveTable, err error) {
 	var names []string
 	err = x.c.query(`SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'
-		AND name NOT IN ('goose_db_version', 'loose', '`+movedTable+`') ORDER BY name`, nil, func(r row) error {
+		AND name NOT IN ('goose_db_version', 'loose', '`+movedTable+`', '`+movingTable+`') ORDER BY name`, nil, func(r row) error {
 		names = append(names, r.text(0))
 		return nil
 	})
@@ -117,32 +119,83 @@ func (x *Source) Export(ctx context.Context, t store.MoveTable) iter.Seq2[[]any,
 	}
 }
 
-// movedTable is there once the store was moved.
-const movedTable = "moved"
+// movedTable is there once the store was moved, movingTable from just before its
+// target is committed until then. They are no part of the schema's migrations:
+// their being there is what they say.
+const (
+	movedTable  = "moved"
+	movingTable = "moving"
+)
 
-// MarkMoved implements store.MoveSource.
-func (x *Source) MarkMoved(ctx context.Context, to string) error {
-	return x.s.writer.do(ctx, plain, 0, func(c *conn) error {
-		if _, err := c.exec("CREATE TABLE " + movedTable + " (target TEXT NOT NULL, at INTEGER NOT NULL) STRICT"); err != nil {
+// MovingTo implements store.MoveSource.
+func (x *Source) MovingTo(ctx context.Context) (to string, err error) {
+	err = x.s.read(ctx, func(c *conn) error {
+		to, _, err = markOf(c, movingTable)
+		return err
+	})
+	return to, err
+}
+
+// MarkMoving implements store.MoveSource.
+func (x *Source) MarkMoving(ctx context.Context, to string) error {
+	err := x.s.writer.do(ctx, plain, 0, func(c *conn) error {
+		if _, err := c.exec("DROP TABLE IF EXISTS " + movingTable); err != nil {
 			return err
 		}
-		_, err := c.exec("INSERT INTO "+movedTable+" (target, at) VALUES (?, ?)", to, x.s.now())
+		if _, err := c.exec("CREATE TABLE " + movingTable + " (target TEXT NOT NULL, at INTEGER NOT NULL) STRICT"); err != nil {
+			return err
+		}
+		_, err := c.exec("INSERT INTO "+movingTable+" (target, at) VALUES (?, ?)", to, x.s.now())
+		return err
+	})
+	if err == nil {
+		faults.Point("move.marked")
+	}
+	return err
+}
+
+// Unmark implements store.MoveSource.
+func (x *Source) Unmark(ctx context.Context) error {
+	return x.s.writer.do(ctx, plain, 0, func(c *conn) error {
+		_, err := c.exec("DROP TABLE IF EXISTS " + movingTable)
 		return err
 	})
 }
 
-// refuseMoved keeps a store from being used that was moved: its mail would be
-// delivered twice.
-func refuseMoved(c *conn) error {
-	r, err := c.first("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?", movedTable)
+// MarkMoved implements store.MoveSource.
+func (x *Source) MarkMoved(ctx context.Context) error {
+	return x.s.writer.do(ctx, plain, 0, func(c *conn) error {
+		_, err := c.exec("ALTER TABLE " + movingTable + " RENAME TO " + movedTable)
+		return err
+	})
+}
+
+// markOf reads a mark, "" where there is none.
+func markOf(c *conn, table string) (to string, at time.Time, err error) {
+	r, err := c.first("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?", table)
 	if err != nil || r == nil {
+		return "", at, err
+	}
+	if r, err = c.first("SELECT target, at FROM " + table); err != nil || r == nil {
+		return "", at, err
+	}
+	return r.text(0), time.UnixMilli(r.int(1)).UTC(), nil
+}
+
+// refuseMoved keeps a store from being used that was moved: its mail would be
+// delivered twice. A mover may go on with a move that has not come to its end.
+func refuseMoved(c *conn, mover bool) error {
+	to, at, err := markOf(c, movedTable)
+	if err == nil && to != "" {
+		err = fmt.Errorf("the mail that was here was moved to %s on %s: name that store in the configuration", to, at.Format(time.DateTime))
+	}
+	if err != nil || mover {
 		return err
 	}
-	if r, err = c.first("SELECT target, at FROM " + movedTable); err != nil || r == nil {
-		return err
+	if to, at, err = markOf(c, movingTable); err == nil && to != "" {
+		err = fmt.Errorf("the mail that is here is on its way to %s since %s: run mailxmppd store move to it again", to, at.Format(time.DateTime))
 	}
-	return fmt.Errorf("the mail that was here was moved to %s on %s: name that store in the configuration",
-		r.text(0), time.UnixMilli(r.int(1)).UTC().Format(time.DateTime))
+	return err
 }
 
 func quoted(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }

@@ -26,7 +26,7 @@ func Inspect(ctx context.Context, path string) (r store.Report, err error) {
 		return r, fmt.Errorf("store %s: %w", path, err)
 	}
 	defer c.close()
-	if err := refuseMoved(c); err != nil {
+	if err := refuseMoved(c, false); err != nil {
 		return r, fmt.Errorf("store %s: %w", path, err)
 	}
 	if _, err := c.exec("BEGIN"); err != nil {

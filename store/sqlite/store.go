@@ -63,6 +63,7 @@ type Store struct {
 	num     atomic.Int64           // last number drawn for a message or content
 	staging sync.Map               // contents being written that nothing refers to yet
 	large   chan struct{}          // taken by each call that writes content in pieces
+	mover   bool                   // open to be moved
 	walked  atomic.Pointer[string] // the domain at which the last walk of a claim ended
 	backups atomic.Int64           // running
 	traces  atomic.Int64           // where Maintain's walk over finished messages stands
@@ -79,9 +80,11 @@ const (
 
 // Open opens the store, makes or migrates its tables, and releases what a
 // dead process held. ErrNewer if a newer program wrote it.
-func Open(ctx context.Context, cfg Config) (*Store, error) {
+func Open(ctx context.Context, cfg Config) (*Store, error) { return openFor(ctx, cfg, false) }
+
+func openFor(ctx context.Context, cfg Config, mover bool) (*Store, error) {
 	s := &Store{
-		log: cfg.Log, path: cfg.Path,
+		log: cfg.Log, path: cfg.Path, mover: mover,
 		wake: make(chan struct{}, 1), readers: make(chan *conn, nReaders), closing: make(chan struct{}),
 		large: make(chan struct{}, nLarge), maxLog: maxLog,
 	}
@@ -148,7 +151,7 @@ func (s *Store) openWriter(ctx context.Context) (*conn, error) {
 		err = s.migrate(ctx)
 	}
 	if err == nil {
-		err = refuseMoved(c)
+		err = refuseMoved(c, s.mover)
 	}
 	if err == nil {
 		err = s.notBefore(c)

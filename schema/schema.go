@@ -7,6 +7,7 @@ import (
 	"embed"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -59,4 +60,32 @@ func Newest(of fs.FS) (int64, error) {
 		return 0, err
 	}
 	return all[len(all)-1].Version, nil
+}
+
+// Standing compares the versions that were applied to a database with the
+// migrations known here, one by one: the newest of either side says nothing of
+// what is missing below it. has is up to where all known ones were applied, or
+// what a newer program applied above all that are known; unknown are applied ones
+// that are not known, which a database of ours has none of.
+func Standing(of fs.FS, applied []int64) (has, knows int64, unknown []int64, err error) {
+	all, err := Migrations(of, 0)
+	if err != nil {
+		return 0, 0, nil, err
+	}
+	gap := false
+	for _, m := range all {
+		if gap = gap || !slices.Contains(applied, m.Version); !gap {
+			has = m.Version
+		}
+		knows = m.Version
+	}
+	for _, v := range applied {
+		if v > 0 && !slices.ContainsFunc(all, func(m Migration) bool { return m.Version == v }) {
+			unknown = append(unknown, v)
+			if v > knows {
+				has = max(has, v)
+			}
+		}
+	}
+	return has, knows, unknown, nil
 }

@@ -39,7 +39,12 @@ func Inspect(ctx context.Context, cfg Config) (r store.Report, d Durability, err
 		if err := tx.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, table).Scan(&there); err != nil || !there {
 			return err
 		}
-		if err := tx.QueryRow(ctx, `SELECT coalesce(max(version_id), 0) FROM `+table+` WHERE is_applied`).Scan(&r.Schema); err != nil || r.Schema != r.Knows {
+		var applied string
+		err := tx.QueryRow(ctx, appliedVersions+table+` WHERE is_applied`).Scan(&applied)
+		if err == nil {
+			r.Schema, r.Knows, err = standing([]byte(applied))
+		}
+		if err != nil || r.Schema != r.Knows {
 			return err
 		}
 		return countRows(ctx, tx, cfg.Schema, &r)

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -41,11 +42,18 @@ func migrate(ctx context.Context, cfg *pgx.ConnConfig, name string) error {
 		}
 	}
 	p, err := goose.NewProvider(goose.DialectPostgres, db, schema.Postgres(),
-		goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
+		goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()), goose.WithAllowOutofOrder(true))
 	if err != nil {
 		return err
 	}
-	has, knows, err := p.GetVersions(ctx)
+	if _, err := p.GetDBVersion(ctx); err != nil { // which makes its table
+		return err
+	}
+	var applied []byte
+	if err := db.QueryRowContext(ctx, appliedVersions+`goose_db_version WHERE is_applied`).Scan(&applied); err != nil {
+		return err
+	}
+	has, knows, err := standing(applied)
 	if err != nil {
 		return err
 	}
@@ -57,4 +65,21 @@ func migrate(ctx context.Context, cfg *pgx.ConnConfig, name string) error {
 	}
 	_, err = p.Up(ctx)
 	return err
+}
+
+// appliedVersions are those of a table of migrations, as JSON.
+const appliedVersions = `SELECT coalesce(json_agg(DISTINCT version_id), '[]')::text FROM `
+
+// standing compares the migrations of a schema with ours; store.ErrNewer where one
+// of another program was applied among them.
+func standing(applied []byte) (has, knows int64, err error) {
+	var versions []int64
+	if err := json.Unmarshal(applied, &versions); err != nil {
+		return 0, 0, err
+	}
+	has, knows, unknown, err := schema.Standing(schema.Postgres(), versions)
+	if err == nil && len(unknown) > 0 && has <= knows {
+		err = fmt.Errorf("%w: its schema has version %d, which this program does not know", store.ErrNewer, unknown[0])
+	}
+	return has, knows, err
 }

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
@@ -193,5 +194,30 @@ func roundTrip(t *testing.T, s *Store) {
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestMigrateGap: a version that is missing below the newest is applied, and one
+// that is there and unknown is refused, whatever the newest is.
+func TestMigrateGap(t *testing.T) {
+	name := newSchema()
+	node(t, name, "a").Close()
+	exec(t, name, `DROP TABLE contacts`)
+	exec(t, name, `DELETE FROM goose_db_version WHERE version_id = 11`)
+	cfg := Config{URL: server.URL, Schema: name}
+	if r, _, err := Inspect(t.Context(), cfg); err != nil || r.Schema != 9 || r.Knows <= 11 {
+		t.Errorf("with a gap: %+v, %v", r, err)
+	}
+	node(t, name, "a").Close()
+	exec(t, name, `SELECT 1 FROM contacts`)
+	if r, _, err := Inspect(t.Context(), cfg); err != nil || r.Schema != r.Knows {
+		t.Errorf("mended: %+v, %v", r, err)
+	}
+	exec(t, name, `INSERT INTO goose_db_version (version_id, is_applied) VALUES (10, true)`)
+	if _, err := Open(t.Context(), cfg); !errors.Is(err, store.ErrNewer) {
+		t.Errorf("an unknown version below the newest: %v", err)
+	}
+	if _, _, err := Inspect(t.Context(), cfg); !errors.Is(err, store.ErrNewer) {
+		t.Errorf("an unknown version below the newest: %v", err)
 	}
 }

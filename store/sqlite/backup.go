@@ -191,9 +191,31 @@ func versions(ctx context.Context, dsn string) (has, knows int64, err error) {
 		return 0, 0, explain(err)
 	}
 	defer db.Close()
-	if err := db.QueryRowContext(ctx, "SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied").Scan(&has); err != nil {
+	return standing(ctx, db)
+}
+
+// standing compares the migrations of a database with ours; store.ErrNewer where
+// one of another program was applied among them.
+func standing(ctx context.Context, db *sql.DB) (has, knows int64, err error) {
+	rows, err := db.QueryContext(ctx, "SELECT DISTINCT version_id FROM goose_db_version WHERE is_applied")
+	if err != nil {
 		return 0, 0, explain(err)
 	}
-	knows, err = schema.Newest(schema.SQLite())
+	defer rows.Close()
+	var applied []int64
+	for rows.Next() {
+		var v int64
+		if err := rows.Scan(&v); err != nil {
+			return 0, 0, explain(err)
+		}
+		applied = append(applied, v)
+	}
+	if err := rows.Err(); err != nil {
+		return 0, 0, explain(err)
+	}
+	has, knows, unknown, err := schema.Standing(schema.SQLite(), applied)
+	if err == nil && len(unknown) > 0 && has <= knows {
+		err = fmt.Errorf("%w: it has schema %d, which this program does not know", store.ErrNewer, unknown[0])
+	}
 	return has, knows, err
 }

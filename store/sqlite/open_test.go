@@ -115,6 +115,33 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 	}
 }
 
+// TestMigrateGap: a version that is missing below the newest is applied, and one
+// that is there and unknown is refused, whatever the newest is.
+func TestMigrateGap(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "mail.db")
+	s := open(t, path)
+	exec(t, s, "DROP TABLE contacts")
+	exec(t, s, "DELETE FROM goose_db_version WHERE version_id = 11")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := Inspect(t.Context(), path); err != nil || r.Schema != 9 || r.Knows <= 11 {
+		t.Errorf("with a gap: %+v, %v", r, err)
+	}
+	s = open(t, path)
+	exec(t, s, "DELETE FROM contacts")
+	exec(t, s, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (10, 1)")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), Config{Path: path}); !errors.Is(err, store.ErrNewer) {
+		t.Errorf("an unknown version below the newest: %v", err)
+	}
+	if _, err := Inspect(t.Context(), path); !errors.Is(err, store.ErrNewer) {
+		t.Errorf("an unknown version below the newest: %v", err)
+	}
+}
+
 func TestCrashLoopBackOffHasABound(t *testing.T) {
 	o := &opener{dir: t.TempDir()}
 	now := time.UnixMilli(1_800_000_000_000)

@@ -174,13 +174,16 @@ func (s *Store) migrate(ctx context.Context) error {
 	}
 	defer db.Close()
 	p, err := goose.NewProvider(goose.DialectSQLite3, db, schema.SQLite(),
-		goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
+		goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()), goose.WithAllowOutofOrder(true))
 	if err != nil {
 		return err
 	}
-	have, want, err := p.GetVersions(ctx)
-	if err != nil {
+	if _, err := p.GetDBVersion(ctx); err != nil { // which makes its table
 		return explain(err)
+	}
+	have, want, err := standing(ctx, db)
+	if err != nil {
+		return err
 	}
 	if have > want {
 		return fmt.Errorf("%w: it has schema %d, this program knows %d", store.ErrNewer, have, want)

@@ -4,11 +4,14 @@ import (
 	"context"
 	"net/netip"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"mailxmppd/dns"
+	"mailxmppd/trust/arc"
+	"mailxmppd/trust/authres"
 )
 
 // caseBudget is the DNS time of one message in the table of bad input, and
@@ -85,4 +88,22 @@ func (w *watched) Family(ctx context.Context, host string, v6 bool) dns.Answer[n
 func (w *watched) PTR(ctx context.Context, addr netip.Addr) dns.Answer[string] {
 	w.asked(ctx)
 	return w.Resolver.PTR(ctx, addr)
+}
+
+// TestBigSigned: 25 MB with a signature that is right, sealed by a forwarder, are
+// verified as they stream by.
+func TestBigSigned(t *testing.T) {
+	s := startDNS(t, montague(t)...)
+	head, _, _ := strings.Cut(plain, "It is")
+	content := sign(t, head+strings.Repeat(strings.Repeat("x ", 38)+"\r\n", 25<<20/78), "montague.example", "s1", keys().rsa)
+	set, err := arc.Sealer{Domain: "montague.example", Selector: "s1", Key: keys().rsa, AuthservID: "gw.montague.example"}.
+		Seal(strings.NewReader(content), arc.Chain{Result: authres.None}, []authres.Method{{Name: "dkim", Result: authres.Pass}}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := bySMTP(set+content, "romeo@montague.example")
+	ev := watch(t, s.resolver(t), func(r Resolver) Evidence { return New(Config{DNS: r, Budget: caseBudget}).Evaluate(t.Context(), in) })
+	if len(ev.DKIM) != 1 || ev.DKIM[0].Result != authres.Pass || ev.ARC.Result != authres.Pass {
+		t.Errorf("%s", summary(ev))
+	}
 }

@@ -152,6 +152,8 @@ func (b *fixture) fillKnown() {
 	expiring := given("juliet@capulet.example", "tybalt@verona.example")
 	expiring.Key, expiring.Expires = []byte{0, 7}, time.Now().Add(time.Hour).Truncate(time.Millisecond)
 	b.putGrants(given("juliet@capulet.example", "romeo@montague.example"), expiring)
+	_, err = b.s.Use(b.ctx, "report", "one", 1, time.Hour)
+	b.ok(err)
 	b.ok(b.s.PutContactKey(b.ctx, store.ContactKey{Owner: "juliet@capulet.example", Address: "romeo@montague.example",
 		Fingerprint: "f00d", Kind: "openpgp", Origin: "imported", Name: "Romeo", Certificate: []byte{0, 9}}))
 }
@@ -217,6 +219,8 @@ func Read(t *testing.T, s store.Store) string {
 		keys[i].Added, keys[i].Signed, keys[i].Expires = keys[i].Added.UTC(), keys[i].Signed.UTC(), keys[i].Expires.UTC()
 	}
 	show("contact keys", keys, err)
+	used, err := s.Use(b.ctx, "report", "another", 1, time.Hour) // no room beside the one
+	show("use", used, err)
 	return out.String()
 }
 

@@ -36,7 +36,7 @@ var allowed = map[string][]string{
 	"trust":           {"mail", "dns", "trust/arc", "trust/author", "trust/authres", "trust/dkim", "trust/dmarc", "trust/header", "trust/spf"},
 	"trust/arc":       {"trust/authres", "trust/dkim", "trust/header"},
 	"trust/author":    {"mail", "trust/header"},
-	"trust/contacts":  {"mail", "store", "dns", "trust", "trust/author", "trust/header"},
+	"trust/contacts":  {"mail", "store", "dns", "trust", "trust/author", "trust/authres", "trust/header"},
 	"trust/authres":   {},
 	"trust/dkim":      {"mail", "dns", "trust/authres", "trust/header"},
 	"trust/dmarc":     {"mail", "dns", "trust/authres"},

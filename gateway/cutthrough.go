@@ -26,14 +26,15 @@ func (g *Gateway) tryCutThrough(ctx context.Context, m incoming, perRecipient bo
 	faults.Point("accept.handed-over")
 	g.logCutThrough(m, domain, outcomes, time.Since(start))
 	verdicts = g.answerCutThrough(ctx, m, outcomes, perRecipient)
-	up := g.sched.leaveCut(domain, ups)
-	if r, _ := reachOf(outcomes); r == unreachable {
+	r, why := reachOf(outcomes)
+	due := g.sched.leaveCut(domain, ups, r, why)
+	if r == unreachable {
+		g.Peers.Expect(local, domain)
+	}
+	if due {
 		// Once the rest is in the spool: what the stream's return released
 		// before that has passed it over.
-		g.Peers.Expect(local, domain)
-		if up {
-			g.sched.releaseBeside(domain, peerBack)
-		}
+		g.sched.releaseBeside(domain, peerBack)
 	}
 	return verdicts, true
 }

@@ -213,3 +213,38 @@ func TestCutThroughOnlyWhere(t *testing.T) {
 		})
 	}
 }
+
+// TestCutThroughTeaches: what a peer does to transfers beside the queue is known to
+// the queue: it is taken for dead, and a transfer that succeeds finds it back.
+func TestCutThroughTeaches(t *testing.T) {
+	s := newScheduler(&Gateway{Config: Config{Concurrency: 8, PerDomain: 8, CutThroughPerPeer: 8, RetryFirst: time.Minute}})
+	down := mail.Fail(mail.Unreachable, "stream lost", nil)
+	cut := func(r reach, why *mail.Failure) (due bool) {
+		t.Helper()
+		ups, ok := s.enterCut("peer.example")
+		if !ok {
+			t.Fatal("no place")
+		}
+		return s.leaveCut("peer.example", ups, r, why)
+	}
+	for range initialRuns {
+		if s.dest("peer.example").dead(time.Now()) || cut(unreachable, down) {
+			t.Fatal("dead, or released, too early")
+		}
+	}
+	if d := s.dest("peer.example"); !d.dead(time.Now()) || d.why != down.Text || d.limit() != 1 {
+		t.Errorf("not dead: limit %d, %q", d.limit(), d.why)
+	}
+	if !cut(delivered, nil) {
+		t.Error("what waits was not released")
+	}
+	if s.dest("peer.example").dead(time.Now()) {
+		t.Error("still dead")
+	}
+	s.revive("peer.example", true) // while a transfer fails
+	ups, _ := s.enterCut("peer.example")
+	s.revive("peer.example", true)
+	if !s.leaveCut("peer.example", ups, unreachable, down) {
+		t.Error("not released although the stream came back meanwhile")
+	}
+}

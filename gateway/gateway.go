@@ -168,7 +168,7 @@ func New(cfg Config) (*Gateway, error) {
 func (g *Gateway) Run(ctx context.Context, grace time.Duration) {
 	var beside sync.WaitGroup
 	beside.Go(func() { g.maintain(ctx) })
-	beside.Go(func() { watchNetwork(ctx, net.InterfaceAddrs, g.networkChanged) })
+	beside.Go(func() { watchNetwork(ctx, net.InterfaceAddrs, defaultRoutes, g.networkChanged) })
 	g.sched.run(ctx, grace)
 	beside.Wait()
 }

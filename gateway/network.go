@@ -12,13 +12,14 @@ import (
 // system call; being told would cost a socket for each kind of system.
 const networkEvery = 30 * time.Second
 
-// watchNetwork calls changed when this machine's addresses are others than
-// before: a machine that comes back from sleep or moves to another network should
+// watchNetwork calls changed when this machine's addresses or default routes are
+// others than before: a machine that comes back from sleep or moves to another network should
 // not wait for what could not be reached from where it was.
-func watchNetwork(ctx context.Context, addrs func() ([]net.Addr, error), changed func()) {
+func watchNetwork(ctx context.Context, addrs func() ([]net.Addr, error), routes func() string, changed func()) {
 	ticker := time.NewTicker(networkEvery)
 	defer ticker.Stop()
 	last, known := networkNow(addrs)
+	way := routes()
 	for {
 		select {
 		case <-ctx.Done():
@@ -26,9 +27,12 @@ func watchNetwork(ctx context.Context, addrs func() ([]net.Addr, error), changed
 		case <-ticker.C:
 		}
 		now, ok := networkNow(addrs)
-		if ok && known && now != last && now != "" {
+		// Without a default route nothing more can be reached than before.
+		rerouted := routes()
+		if ok && known && now != "" && (now != last || rerouted != way && rerouted != "") {
 			changed()
 		}
+		way = rerouted
 		if ok {
 			last, known = now, true
 		}

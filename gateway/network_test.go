@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -28,11 +29,14 @@ func TestWatchNetwork(t *testing.T) {
 				now = append(now, &net.IPNet{IP: ip, Mask: network.Mask})
 			}
 		}
+		const table = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\n"
+		route := table + "eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\n"
 		changes := 0
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
 		set(nil, "127.0.0.1/8", "192.0.2.7/24", "2001:db8::7/64")
-		go watchNetwork(ctx, func() ([]net.Addr, error) { mu.Lock(); defer mu.Unlock(); return now, failing }, func() { changes++ })
+		go watchNetwork(ctx, func() ([]net.Addr, error) { mu.Lock(); defer mu.Unlock(); return now, failing },
+			func() string { mu.Lock(); defer mu.Unlock(); return routesIn(route, "") }, func() { changes++ })
 		for _, c := range []struct {
 			what  string
 			err   error
@@ -46,8 +50,21 @@ func TestWatchNetwork(t *testing.T) {
 			{"another address", nil, []string{"198.51.100.7/24"}, 1},
 			{"none", nil, []string{"127.0.0.1/8"}, 1},
 			{"back", nil, []string{"198.51.100.7/24"}, 2},
+			{"another router", nil, []string{"198.51.100.7/24"}, 3},
+			{"a route more", nil, []string{"198.51.100.7/24"}, 3},
+			{"no router", nil, []string{"198.51.100.7/24"}, 3},
 		} {
 			set(c.err, c.addrs...)
+			mu.Lock()
+			switch c.what {
+			case "another router":
+				route = strings.Replace(route, "010200C0", "FE0200C0", 1)
+			case "a route more":
+				route += "eth0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\n"
+			case "no router":
+				route = table
+			}
+			mu.Unlock()
 			time.Sleep(networkEvery)
 			synctest.Wait()
 			if changes != c.want {
@@ -74,5 +91,20 @@ func TestNetworkChanged(t *testing.T) {
 	w.networkChanged()
 	for _, rcpt := range rcpts {
 		w.waitState(rcpt, store.Delivered)
+	}
+}
+
+// TestRoutesIn: what the kernel writes, default routes alone.
+func TestRoutesIn(t *testing.T) {
+	v6 := "00000000000000000000000000000000 00 00000000000000000000000000000000 00 fe800000000000000000000000000001 00000400 00000001 00000000 00000003     eth0\n" +
+		"fe800000000000000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00000001     eth0\n" +
+		"00000000000000000000000000000000 00 00000000000000000000000000000000 00 00000000000000000000000000000000 ffffffff 00000001 00000000 00200200       lo\n"
+	v4 := "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n" +
+		"eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\neth0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n"
+	if got := routesIn(v4, v6); got != "eth0 010200C0, eth0 fe800000000000000000000000000001" {
+		t.Errorf("got %q", got)
+	}
+	if got := routesIn("x", "\x00"); got != "" {
+		t.Errorf("of nothing: %q", got)
 	}
 }

@@ -129,14 +129,15 @@ func (s *scheduler) enterCut(domain string) (ups int, ok bool) {
 	return d.ups, true
 }
 
-// leaveCut frees the place and reports whether the peer's stream came up since
-// it was taken.
-func (s *scheduler) leaveCut(domain string, ups int) (up bool) {
+// leaveCut frees the place and learns from the transfer as from an attempt of the
+// queue: the peer is the same, whichever way mail comes to it. It reports whether
+// the waiting mail is to be made due.
+func (s *scheduler) leaveCut(domain string, ups int, r reach, why *mail.Failure) (due bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.dest(domain)
 	d.cut--
-	up = d.ups != ups
+	due = d.learn(r, why, d.ups != ups, s.g.Config)
 	s.forget(domain)
-	return up
+	return due
 }

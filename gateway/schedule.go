@@ -136,12 +136,10 @@ func (s *scheduler) fill(ctx context.Context) time.Duration {
 			s.begin(l)
 		}
 		s.vacate(n - len(leases))
-		if len(leases) < n {
-			s.caughtUp(busy)
-		}
 		if len(leases) > 0 {
-			continue
+			continue // fewer than asked for may be what one destination was bounded to
 		}
+		s.caughtUp(busy)
 		wait, waiting, err := s.g.Store.NextDue(ctx, busy)
 		switch {
 		case err != nil || !waiting:

@@ -28,7 +28,7 @@ const dueInWindow = `
 		WHERE state IN ('due', 'deferred') AND due_at <= now() ORDER BY due_at LIMIT $5) AS w WHERE next = ''
 	UNION ALL
 	(SELECT message_id, domain, next, due_at FROM deliveries WHERE state IN ('due', 'deferred') AND next <> '' AND due_at <= now()
-		ORDER BY next, due_at LIMIT $5)`
+		AND '>' || next <> ALL ($4::text[]) ORDER BY next, due_at LIMIT $5)`
 
 // The other way: what has been due for longest to each of some domains. Each
 // is asked for as a range: of one domain the planner would see that its order

@@ -25,7 +25,7 @@ func (s *Store) NextDue(ctx context.Context, busy []string) (wait time.Duration,
 		), later AS (
 			`+window+`state IN ('due', 'deferred') AND due_at > now() ORDER BY due_at LIMIT $2
 		), redirected AS (
-			`+window+`state IN ('due', 'deferred') AND next <> '' ORDER BY next, due_at LIMIT $2
+			`+window+`state IN ('due', 'deferred') AND next <> '' AND '>' || next <> ALL ($1::text[]) ORDER BY next, due_at LIMIT $2
 		), ends AS (
 			SELECT min(due_at) FILTER (WHERE free) AS at FROM leased UNION ALL
 			SELECT max(due_at) FROM leased HAVING count(*) = $2 UNION ALL

@@ -21,13 +21,14 @@ const (
 
 // verb is what an operator does to deliveries.
 type verb struct {
-	name   string
-	of     []store.State // what it changes
-	set    string        // in UPDATE deliveries d
-	effect string        // further steps on done, the deliveries changed
-	detail string
-	wakes  bool   // makes deliveries due
-	narrow string // a further condition
+	name    string
+	of      []store.State // what it changes
+	set     string        // in UPDATE deliveries d
+	effect  string        // further steps on done, the deliveries changed
+	detail  string
+	wakes   bool   // makes deliveries due
+	narrow  string // a further condition
+	message string // one on the message t, seen under its lock
 }
 
 // opened takes a delivery out of where an operator had put it.
@@ -71,7 +72,8 @@ func (s *Store) Drop(ctx context.Context, sel store.Selection) (int, error) {
 func (s *Store) Restore(ctx context.Context, sel store.Selection) (int, error) {
 	const there = `EXISTS (SELECT FROM messages t WHERE t.id = d.message_id AND (t.finished_at IS NULL OR t.dropped_at IS NOT NULL))`
 	n, err := s.do(ctx, sel, verb{name: "restore", of: []store.State{store.Dropped}, set: opened, wakes: true,
-		narrow: there,
+		narrow:  there,
+		message: `(t.finished_at IS NULL OR t.dropped_at IS NOT NULL)`, // Maintain may be removing the content
 		effect: `, reopened AS (
 			UPDATE messages m SET open = m.open + c.n, finished_at = NULL,
 				dropped_at = CASE WHEN (SELECT count(*) FROM deliveries e WHERE e.message_id = m.id AND e.state = 'dropped') > c.n THEN m.dropped_at END
@@ -160,6 +162,10 @@ func (s *Store) batch(ctx context.Context, sel store.Selection, v verb, at *plac
 	if v.narrow != "" {
 		w.and(v.narrow)
 	}
+	join, under, lock := ``, ``, ``
+	if v.message != "" {
+		join, under, lock = ` JOIN messages t ON t.id = d.message_id`, ` AND `+v.message, `, t`
+	}
 	limit := ``
 	if sel.ID == "" { // in the order of their key, so that all batches together read the queue once
 		w.and(`(d.message_id, d.n) > (` + w.arg(string(at.id)) + `, ` + w.arg(at.n) + `)`)
@@ -169,8 +175,8 @@ func (s *Store) batch(ctx context.Context, sel store.Selection, v verb, at *plac
 		WITH found AS MATERIALIZED (
 			SELECT d.message_id, d.n FROM ` + w.from + w.where() + ` ORDER BY d.message_id, d.n` + limit + `
 		), pick AS (
-			SELECT d.message_id, d.n FROM found f JOIN deliveries d ON d.message_id = f.message_id AND d.n = f.n
-			WHERE d.state = ANY (` + w.arg(names(v.of)) + `) ORDER BY d.message_id, d.n FOR UPDATE OF d
+			SELECT d.message_id, d.n FROM found f JOIN deliveries d ON d.message_id = f.message_id AND d.n = f.n` + join + `
+			WHERE d.state = ANY (` + w.arg(names(v.of)) + `)` + under + ` ORDER BY d.message_id, d.n FOR UPDATE OF d` + lock + `
 		), done AS (
 			UPDATE deliveries d SET ` + v.set + ` FROM pick p WHERE d.message_id = p.message_id AND d.n = p.n RETURNING d.message_id, d.n
 		)` + v.effect + `, noted AS (

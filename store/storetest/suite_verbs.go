@@ -18,6 +18,7 @@ func verbTests() []test {
 		{"the time held counts for nothing after a drop or a seizure", testHeldThenTaken},
 		{"a redirected delivery goes to its next hop", testRedirect},
 		{"a redirected delivery is not kept by its domain being busy", testRedirectBusy},
+		{"a redirected delivery is claimed past those to a busy next hop", testRedirectPast},
 		{"seize leases what is open whatever it waits for", testSeize},
 		{"seized deliveries come back when nobody settles them", testSeizeLeft},
 		{"a dropped delivery can be brought back", testRestore},
@@ -197,6 +198,22 @@ func testRedirectBusy(b *fixture) {
 	equal(b, "leases", len(leases), 1)
 	equal(b, "claimed", leases[0].ID, ids[1])
 	equal(b, "leases", len(b.claim(10, hop)), 2)
+}
+
+func testRedirectPast(b *fixture) {
+	const busy, free = "smtp://a.example:25", "smtp://b.example:25"
+	for range 100 {
+		b.put(b.message("x@montague.example"))
+	}
+	b.did(100)(b.s.Redirect(b.ctx, store.Selection{By: "me"}, busy))
+	m := b.message("y@montague.example")
+	b.put(m)
+	b.did(1)(b.s.Redirect(b.ctx, all(m), free))
+	leases, err := b.s.Claim(b.ctx, 4, long, []string{store.Destination("", busy)}, 0)
+	b.ok(err)
+	if len(leases) != 1 || leases[0].ID != m.ID || leases[0].Next != free {
+		b.Fatalf("claimed %d leases, want the one to the free next hop", len(leases))
+	}
 }
 
 func testSeize(b *fixture) {

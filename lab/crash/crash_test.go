@@ -97,7 +97,8 @@ func TestKill(t *testing.T) {
 	if os.Getenv("MAILXMPPD_LONG") == "1" {
 		rounds = longRounds
 	}
-	all := backends(storetest.StartPostgres(t))
+	// Each gateway may have ten connections.
+	all := backends(storetest.StartPostgres(t, "max_connections=300"))
 	for round := range rounds {
 		dealt := deal(draw, all, rounds > 1)
 		for i, b := range all {

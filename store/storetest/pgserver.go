@@ -45,11 +45,12 @@ type Server struct {
 	exited   chan struct{}
 }
 
-// StartPostgres starts a server for a test and stops it with the test. A
-// missing server fails the test unless MAILXMPPD_LAB=optional.
-func StartPostgres(t testing.TB) (url string) {
+// StartPostgres starts a server for a test, with settings as for Start, and
+// stops it with the test. A missing server fails the test unless
+// MAILXMPPD_LAB=optional.
+func StartPostgres(t testing.TB, settings ...string) (url string) {
 	t.Helper()
-	s, err := Start("")
+	s, err := Start("", settings...)
 	if errors.Is(err, ErrNoServer) && os.Getenv("MAILXMPPD_LAB") == "optional" {
 		t.Skip(err)
 	}

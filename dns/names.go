@@ -6,6 +6,10 @@ import (
 	mdns "github.com/miekg/dns"
 )
 
+// maxName is what a name of 255 octets on the wire (RFC 1035 section 2.3.4) has
+// in text, its final dot included.
+const maxName = 254
+
 // queryName returns name as the fully qualified lower-case name to ask for;
 // ok is false for a name that DNS cannot hold (RFC 1035 section 2.3.4), among
 // them names with octets outside ASCII: callers pass A-labels.
@@ -17,7 +21,10 @@ func queryName(name string) (fqdn string, ok bool) {
 	}
 	fqdn = mdns.Fqdn(strings.ToLower(name))
 	_, ok = mdns.IsDomainName(fqdn)
-	return fqdn, ok && name != ""
+	// The library lets two octets too many pass. No server reads such a question,
+	// and whoever chooses the name, as the selector of a signature, would choose
+	// that the answer is a failure that may pass.
+	return fqdn, ok && name != "" && len(fqdn) <= maxName
 }
 
 // hostName returns a target from an answer as callers get it. Targets go into

@@ -59,6 +59,10 @@ func TestBadInput(t *testing.T) {
 		})), "\n"), bySMTP(claim("m", "evil.example", "")+plain, "romeo@montague.example"), "dkim=permerror (key record:", 30},
 		{"key: CNAME loop", []string{"l._domainkey.evil.example. 60 IN CNAME k._domainkey.evil.example.", "k._domainkey.evil.example. 60 IN CNAME l._domainkey.evil.example."},
 			bySMTP(claim("l", "evil.example", "")+plain, "romeo@montague.example"), "dkim=temperror (the key cannot be had", 30},
+		{"key: a name that is too long", nil, bySMTP(claim(strings.Repeat(strings.Repeat("l", 63)+".", 3)+strings.Repeat("l", 34), "montague.example", "")+plain, "x@evil.example"),
+			"dmarc=fail", 30},
+		{"HELO: a name that is too long", nil, Input{Arrival: BySMTP, Client: bySMTP("", "").Client, Helo: strings.Repeat(strings.Repeat("l", 63)+".", 3) + strings.Repeat("l", 46) + ".montague.example", Content: bySMTP(plain, "").Content},
+			"dmarc=fail", 30},
 		{"NXDOMAIN storm", []string{"-"}, bySMTP(many(50, func(i int) string {
 			return claim(fmt.Sprintf("s%d", i), fmt.Sprintf("a%d.b.c.d.e.f.g.h.i.j.evil.example", i), "")
 		})+plain,

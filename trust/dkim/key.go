@@ -133,7 +133,10 @@ type Texts interface {
 	TXT(ctx context.Context, name string) dns.Answer[string]
 }
 
-// maxLookups bounds the key lookups under way for one message.
+// maxLookups bounds the lookups under way for the seals of one message, which
+// may be many. Those of its signatures, which Collect has bounded, wait for no
+// turn: else whoever adds signatures of domains that answer slowly could make an
+// author's own key, hence what is forged, something that cannot be told now.
 const maxLookups = 8
 
 // Keys fetches the keys of one message's signatures, each once. Safe for
@@ -158,8 +161,14 @@ func NewKeys(texts Texts) *Keys {
 	return &Keys{dns: texts, slot: make(chan struct{}, maxLookups), have: map[string]*fetched{}}
 }
 
-// Fetch starts the lookup of a key. It must be followed by Wait.
+// Fetch starts the lookup of a key when it is its turn. It must be followed by
+// Wait.
 func (k *Keys) Fetch(ctx context.Context, selector, domain string) {
+	k.fetch(ctx, selector, domain, k.slot)
+}
+
+// fetch starts a lookup at once where turns is nil.
+func (k *Keys) fetch(ctx context.Context, selector, domain string, turns chan struct{}) {
 	name := keyName(selector, domain)
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -170,8 +179,10 @@ func (k *Keys) Fetch(ctx context.Context, selector, domain string) {
 	k.have[name] = f
 	k.wg.Go(func() {
 		defer close(f.done)
-		k.slot <- struct{}{}
-		defer func() { <-k.slot }()
+		if turns != nil {
+			turns <- struct{}{}
+			defer func() { <-turns }()
+		}
 		f.key, f.temp, f.err = lookup(ctx, k.dns, name)
 	})
 }

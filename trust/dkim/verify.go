@@ -4,7 +4,7 @@
 // Invariants: a message is read once, whatever the number of its signatures,
 // and its body is never held; each key is asked for once; the number of
 // signatures looked at, of lookups at a time and the size of keys and records
-// are bounded. A signature with l= never passes.
+// are bounded, and no signature's key waits for another's. A signature with l= never passes.
 //
 // Failure semantics: every signature gets a result of RFC 8601 section 2.7.1
 // with a reason. What DNS cannot tell now is a temperror, which says nothing
@@ -38,11 +38,11 @@ func Collect(h header.Header, max int, now time.Time) (sigs []*Signature, omitte
 }
 
 // FetchKeys starts the lookups of the keys of those signatures that could
-// still pass.
+// still pass, all at once.
 func FetchKeys(ctx context.Context, keys *Keys, sigs []*Signature) {
 	for _, s := range sigs {
 		if s.Result == "" {
-			keys.Fetch(ctx, s.Selector, s.Domain)
+			keys.fetch(ctx, s.Selector, s.Domain, nil)
 		}
 	}
 }

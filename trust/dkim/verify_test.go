@@ -283,6 +283,48 @@ func (c *counter) TXT(context.Context, string) dns.Answer[string] {
 	return dns.Answer[string]{Status: dns.NoDomain}
 }
 
+// crowd answers nobody before so many have asked.
+type crowd struct {
+	waiting chan struct{} // for those who are not there yet
+	all     chan struct{} // closed once all are
+}
+
+func (c crowd) TXT(ctx context.Context, _ string) dns.Answer[string] {
+	select {
+	case c.waiting <- struct{}{}:
+	default:
+		close(c.all)
+	}
+	select {
+	case <-c.all:
+		return dns.Answer[string]{Status: dns.NoDomain}
+	case <-ctx.Done():
+		return dns.Answer[string]{Status: dns.Failed}
+	}
+}
+
+// TestNoSignatureWaits: keys that take all the time there is keep nobody from
+// learning that another is not there.
+func TestNoSignatureWaits(t *testing.T) {
+	const signatures = 4 * maxLookups
+	var h header.Header
+	for i := range signatures {
+		h = append(h, header.Field{Name: FieldName, Raw: fmt.Sprintf("DKIM-Signature: v=1; a=rsa-sha256; d=a%d.example; s=s; h=from; bh=AAAA; b=AAAA\r\n", i)})
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	sigs, _ := Collect(h, signatures, time.Now())
+	keys := NewKeys(crowd{make(chan struct{}, signatures-1), make(chan struct{})})
+	defer keys.Wait()
+	FetchKeys(ctx, keys, sigs)
+	Verify(h, sigs, keys, NewBody(BodyForms(sigs)...))
+	for _, s := range sigs {
+		if s.Result != authres.PermError {
+			t.Fatalf("%s: %s (%s)", s.Domain, s.Result, s.Reason)
+		}
+	}
+}
+
 func TestWithoutB(t *testing.T) {
 	for in, want := range map[string]string{
 		"S: a=1; b=xyz; c=2\r\n":          "S: a=1; b=; c=2\r\n",

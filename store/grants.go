@@ -53,7 +53,7 @@ type GrantState string
 
 const (
 	Granted GrantState = "granted"
-	Revoked GrantState = "revoked" // of a given one also: refused, and not to be asked again
+	Revoked GrantState = "revoked" // of a given one also: refused, and not to be asked again; of an asked one: withdrawn
 	Pending GrantState = "pending" // of what is asked or wanted
 )
 

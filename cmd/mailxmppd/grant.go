@@ -206,7 +206,7 @@ func answerCommand(verb, short string, answer func(context.Context, admin.Store,
 			}
 			return v.on(cmd, mustBeThere, func(ctx context.Context, st admin.Store, w io.Writer) error {
 				asked, err := grants.Find(ctx, st, p.name(store.GrantAsked), p.peer)
-				if errors.Is(err, store.ErrNotFound) {
+				if errors.Is(err, store.ErrNotFound) || err == nil && asked.State != store.Pending {
 					return fmt.Errorf("nobody has asked for %s", p)
 				}
 				if err != nil {

@@ -35,6 +35,7 @@ func TestGrantVerbs(t *testing.T) {
 				{"pending", 0, "juliet@capulet.example  romeo@montague.example", ""},
 				{"approve Juliet@capulet.example romeo@Montague.example", 0, "permitted: romeo@montague.example to write to juliet@capulet.example\n", ""},
 				{"approve juliet@capulet.example romeo@montague.example", 1, "", "nobody has asked for romeo@montague.example to write to juliet@capulet.example\n"},
+				{"approve juliet@capulet.example paris@verona.example", 1, "", "nobody has asked for paris@verona.example to write to juliet@capulet.example\n"}, // it was withdrawn
 				{"deny juliet@capulet.example tybalt@verona.example", 0, "refused: tybalt@verona.example to write to juliet@capulet.example\n", ""},
 				{"pending", 0, "RECIPIENT  AUTHOR  STATE  BY  UNTIL  TOLD  TEXT\n", ""},
 				{"add juliet@capulet.example friar@verona.example --until " + nextYear, 0, "permitted friar@verona.example to write to juliet@capulet.example until ", ""},
@@ -103,6 +104,7 @@ func putGrants(t *testing.T, cfg *config.Config) {
 	for _, g := range []store.Grant{
 		{GrantName: store.GrantName{Kind: store.GrantAsked, Recipient: "juliet@capulet.example", Author: "romeo@montague.example"}, Peer: "montague.example", State: store.Pending, Origin: store.ByPeer},
 		{GrantName: store.GrantName{Kind: store.GrantAsked, Recipient: "juliet@capulet.example", Author: "tybalt@verona.example"}, Peer: "verona.example", State: store.Pending, Origin: store.ByPeer},
+		{GrantName: store.GrantName{Kind: store.GrantAsked, Recipient: "juliet@capulet.example", Author: "paris@verona.example"}, Peer: "verona.example", State: store.Revoked, Origin: store.ByPeer},
 		{GrantName: store.GrantName{Kind: store.GrantHeld, Recipient: "romeo@montague.example", Author: "nurse@capulet.example"}, Peer: "montague.example", State: store.Granted, Origin: store.ByPeer, Key: []byte("0123456789abcdef")},
 	} {
 		if err := st.PutGrant(t.Context(), g, store.GrantBounds{}); err != nil {

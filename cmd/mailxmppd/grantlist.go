@@ -65,7 +65,7 @@ func listGrantsCommand(verb, short string, kinds func() []store.GrantKind) *cobr
 						if err != nil {
 							return err
 						}
-						all = append(all, page...)
+						all = append(all, unlessWithdrawn(page)...)
 						if len(page) < grantsPerPage {
 							break
 						}
@@ -82,6 +82,17 @@ func listGrantsCommand(verb, short string, kinds func() []store.GrantKind) *cobr
 	v.add(cmd)
 	cmd.Flags().StringVar(&recipient, "recipient", "", "only those of this `RECIPIENT`, a mailbox or a domain")
 	return cmd
+}
+
+// unlessWithdrawn leaves out requests that nobody can answer any more: they are
+// kept for their number.
+func unlessWithdrawn(page []store.Grant) (rest []store.Grant) {
+	for _, g := range page {
+		if g.Kind != store.GrantAsked || g.State == store.Pending {
+			rest = append(rest, g)
+		}
+	}
+	return rest
 }
 
 // withoutKeys leaves out what opens a mailbox.

@@ -83,6 +83,9 @@ func (g *Grants) waiting(ctx context.Context, from, to mail.Address) (what answe
 	}
 	found := false
 	for _, a := range all {
+		if a.State != store.Pending { // withdrawn
+			continue
+		}
 		if subtle.ConstantTimeCompare([]byte(code), []byte(g.code(what, a))) == 1 && strings.HasSuffix(a.Recipient, "@"+to.Domain) {
 			asked, found = a, true
 		}

@@ -155,6 +155,45 @@ func TestFloodOfRequests(t *testing.T) {
 	}
 }
 
+// TestAskedAndWithdrawn: asking and taking it back in turns has nobody asked more
+// often, and an answer comes too late once it was taken back.
+func TestAskedAndWithdrawn(t *testing.T) {
+	montague := newSide(t, "montague.example")
+	withdraw := func(author mail.Address) {
+		t.Helper()
+		if f := montague.take(mail.Permission{Type: mail.PermissionRevoke, Mailbox: romeo, Author: author}); f != nil {
+			t.Fatal(f)
+		}
+	}
+	answer := func() *mail.Failure {
+		return montague.Answer(t.Context(), romeo, address(t, replyTo(t, montague.mails[0])), mail.Bytes("From: romeo\r\n\r\nYes\r\n"))
+	}
+	for i := range 5 {
+		for _, author := range []mail.Address{juliet, {Local: fmt.Sprint("sybil", i), Domain: juliet.Domain}} {
+			montague.take(request(romeo, author))
+			montague.work()
+			withdraw(author)
+		}
+	}
+	if len(montague.mails) != montague.most.askedOfBy {
+		t.Errorf("%d mails, %v", len(montague.mails), montague.Snapshot())
+	}
+	if f := answer(); f == nil || f.Kind != mail.NoSuchMailbox {
+		t.Errorf("an answer to what was withdrawn: %v", f)
+	}
+	if _, ok := montague.permits(romeo, juliet); ok {
+		t.Error("permitted though it was withdrawn")
+	}
+	montague.take(request(romeo, juliet))
+	montague.work()
+	if f := answer(); f != nil {
+		t.Errorf("an answer to what was asked again: %v", f)
+	}
+	if _, ok := montague.permits(romeo, juliet); !ok {
+		t.Error("not permitted")
+	}
+}
+
 // TestHostileWords plays what peers say that they have no right to, or that is
 // over.
 func TestHostileWords(t *testing.T) {

@@ -101,10 +101,7 @@ func (g *Grants) note(ctx context.Context, heard store.Grant) (what string, err 
 		return "", err
 	}
 	if i := slices.IndexFunc(waiting, func(a store.Grant) bool { return a.Author == n.Author }); i >= 0 {
-		if waiting[i].Told {
-			return "repeated", nil
-		}
-		return "asked", g.askByMail(ctx, mailbox, waiting[i])
+		return g.askedAgain(ctx, mailbox, waiting[i], heard.Text)
 	}
 	if len(waiting) >= g.most.askedOfBy {
 		return "too-many", nil
@@ -130,6 +127,24 @@ func (g *Grants) note(ctx context.Context, heard store.Grant) (what string, err 
 	}
 	if asked, err = Find(ctx, g.cfg.Store, n, heard.Peer); err != nil {
 		return "", err
+	}
+	return "asked", g.askByMail(ctx, mailbox, asked)
+}
+
+// askedAgain is note for a request that was made before. Whoever has a mail about
+// it gets no other, though it was withdrawn in between.
+func (g *Grants) askedAgain(ctx context.Context, mailbox mail.Address, asked store.Grant, text string) (what string, err error) {
+	if asked.State == store.Revoked {
+		asked.State, asked.Text = store.Pending, text
+		if err := g.cfg.Store.PutGrant(ctx, asked, store.GrantBounds{}); err != nil {
+			return "", err
+		}
+		if asked, err = Find(ctx, g.cfg.Store, asked.GrantName, asked.Peer); err != nil {
+			return "", err
+		}
+	}
+	if asked.Told {
+		return "repeated", nil
 	}
 	return "asked", g.askByMail(ctx, mailbox, asked)
 }
@@ -181,5 +196,20 @@ func (g *Grants) unwanted(ctx context.Context, p mail.Permission) error {
 	case err == nil && given.State == store.Granted:
 		err = forget(ctx, g.cfg.Store, n)
 	}
-	return errors.Join(err, forget(ctx, g.cfg.Store, nameOf(store.GrantHeard, p)), forget(ctx, g.cfg.Store, nameOf(store.GrantAsked, p)))
+	return errors.Join(err, forget(ctx, g.cfg.Store, nameOf(store.GrantHeard, p)), g.withdraw(ctx, p))
+}
+
+// withdraw ends a request, which keeps its place among those that wait until it
+// expires: else a domain that asks and withdraws in turns could have a mail sent
+// to somebody as often as it likes.
+func (g *Grants) withdraw(ctx context.Context, p mail.Permission) error {
+	asked, err := Find(ctx, g.cfg.Store, nameOf(store.GrantAsked, p), p.Author.Domain)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	}
+	asked.State, asked.Text = store.Revoked, ""
+	return g.cfg.Store.PutGrant(ctx, asked, store.GrantBounds{})
 }

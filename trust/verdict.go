@@ -118,12 +118,15 @@ func (ev *Evidence) proof() (by string, ok bool) {
 	return "", false
 }
 
-// vouched reports whether somebody's results prove every author.
+// vouched reports whether somebody's results prove every author. Of several for
+// one domain the topmost counts: below it may be one that the sender has written,
+// where a secondary does not take such fields out (RFC 8601 section 5).
 func (ev *Evidence) vouched(results []authres.Method) bool {
 	for _, domain := range ev.From.Domains() {
-		if !slices.ContainsFunc(results, func(m authres.Method) bool {
-			return m.Name == "dmarc" && m.Result == authres.Pass && strings.EqualFold(m.Prop("header", "from"), domain)
-		}) {
+		i := slices.IndexFunc(results, func(m authres.Method) bool {
+			return m.Name == "dmarc" && strings.EqualFold(m.Prop("header", "from"), domain)
+		})
+		if i < 0 || results[i].Result != authres.Pass {
 			return false
 		}
 	}

@@ -104,6 +104,9 @@ func TestRule(t *testing.T) {
 			"forged; montague.example asks to reject mail that it has not signed", false},
 		{"secondary's word", evidence(secondary(authres.Pass, "montague.example")), Terms{}, "authenticated; as our own host before us has found", false},
 		{"secondary's word and a grant", evidence(secondary(authres.Pass, "montague.example")), granted, "permitted; granted, as our own host before us has found", false},
+		{"secondary's word above another in its name", evidence(disproven, secondary(authres.Fail, "montague.example"), func(ev *Evidence) {
+			ev.Carrier.Results = append(ev.Carrier.Results, found(authres.Pass, "montague.example")...)
+		}), granted, "forged; our own host before us has found it forged", false},
 		{"secondary found it forged", evidence(disproven, secondary(authres.Fail, "montague.example")), Terms{}, "forged; our own host before us has found it forged", false},
 		{"secondary brings what is sent over XMPP only", evidence(sends, secondary(authres.None, "montague.example")), granted,
 			"forged; montague.example sends over XMPP only", false},

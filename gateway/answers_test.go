@@ -131,14 +131,22 @@ func TestNotifyMailbox(t *testing.T) {
 	w := newWorld(t, nil)
 	w.local.set(func(n *next) {
 		n.exists = func(r mail.Address) *mail.Failure {
-			if r.Local == "nobody" {
+			switch r.Local {
+			case "nobody":
 				return mail.Fail(mail.NoSuchMailbox, "", nil)
+			case "unsure":
+				return mail.Fail(mail.Unreachable, "", nil)
 			}
 			return nil
 		}
 	})
-	if !w.Exists(t.Context(), address(t, "romeo@home.example")) || w.Exists(t.Context(), address(t, "nobody@home.example")) || w.Exists(t.Context(), address(t, "x@legacy.example")) {
-		t.Error("mailboxes that exist are not told from others")
+	for _, c := range []struct {
+		mailbox        string
+		exists, unsure bool
+	}{{"romeo@home.example", true, false}, {"nobody@home.example", false, false}, {"x@legacy.example", false, false}, {"unsure@home.example", false, true}} {
+		if exists, err := w.Exists(t.Context(), address(t, c.mailbox)); exists != c.exists || (err != nil) != c.unsure {
+			t.Errorf("%s: %v, %v", c.mailbox, exists, err)
+		}
 	}
 	if err := w.Notify(t.Context(), mail.NewID(), address(t, "x@legacy.example"), []byte(sample)); err == nil {
 		t.Error("a mailbox elsewhere was notified")

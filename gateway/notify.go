@@ -38,8 +38,16 @@ func (g *Gateway) Notify(ctx context.Context, id mail.ID, to mail.Address, conte
 	return nil
 }
 
-// Exists reports whether a mailbox of ours is there, as far as can be told now.
-func (g *Gateway) Exists(ctx context.Context, mailbox mail.Address) bool {
+// Exists reports whether a mailbox of ours is there. An error means that it cannot
+// be told now.
+func (g *Gateway) Exists(ctx context.Context, mailbox mail.Address) (bool, error) {
 	d, ours := g.domains[mailbox.Domain]
-	return ours && g.verifyLocal(ctx, d, mail.Address{}, !mailbox.IsASCII(), []mail.Recipient{{Address: mailbox}})[0] == nil
+	if !ours {
+		return false, nil
+	}
+	f := g.verifyLocal(ctx, d, mail.Address{}, !mailbox.IsASCII(), []mail.Recipient{{Address: mailbox}})[0]
+	if f != nil && f.Class != mail.Permanent {
+		return false, f
+	}
+	return f == nil, nil
 }

@@ -27,7 +27,7 @@ func (p *parts) newGrants(ctx context.Context, cfg *config.Config, st store.Stor
 		Ours: func(domain string) bool {
 			return slices.ContainsFunc(cfg.Domains, func(d config.Domain) bool { return d.Name == domain })
 		},
-		Exists: func(ctx context.Context, mailbox mail.Address) bool { return p.gateway.Exists(ctx, mailbox) },
+		Exists: func(ctx context.Context, mailbox mail.Address) (bool, error) { return p.gateway.Exists(ctx, mailbox) },
 		Tell:   p.tellPeer,
 		Heard:  func(mailbox mail.Address) { p.gateway.AskAgain(mailbox) },
 	}

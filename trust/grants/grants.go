@@ -36,9 +36,9 @@ type Config struct {
 	Secret []byte // signs the addresses to answer to; the same on all nodes
 	// Ours tells which domains are.
 	Ours func(domain string) bool
-	// Exists reports whether a mailbox of ours is there; false also where it
-	// cannot be told.
-	Exists func(ctx context.Context, mailbox mail.Address) bool
+	// Exists reports whether a mailbox of ours is there. An error means that it
+	// cannot be told now.
+	Exists func(ctx context.Context, mailbox mail.Address) (bool, error)
 	// Notify hands a mail of our own to a mailbox of ours, once for an id; nil:
 	// recipients are not asked by mail.
 	Notify func(ctx context.Context, id mail.ID, to mail.Address, content []byte) error

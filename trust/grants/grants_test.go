@@ -97,7 +97,7 @@ func TestRequestsShowNothing(t *testing.T) {
 	montague.put(Permit(Name(romeo), "nurse@capulet.example", juliet.Domain, store.ByOperator, time.Time{}))
 	looked := 0
 	exists := montague.cfg.Exists
-	montague.cfg.Exists = func(ctx context.Context, a mail.Address) bool { looked++; return exists(ctx, a) }
+	montague.cfg.Exists = func(ctx context.Context, a mail.Address) (bool, error) { looked++; return exists(ctx, a) }
 	for _, c := range []struct{ mailbox, author, want string }{
 		{"romeo@montague.example", "juliet@capulet.example", "asked"},
 		{"Romeo@montague.example", "JULIET@capulet.example", "repeated"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -72,6 +73,24 @@ func TestRequestsOutliveAStop(t *testing.T) {
 	}
 	if f := montague.Answer(t.Context(), romeo, address(t, replyTo(t, montague.lastMail())), mail.Bytes("From: romeo\r\n\r\nyes\r\n")); f != nil {
 		t.Error(f)
+	}
+}
+
+// TestRequestsOutliveANeighbour: while it cannot be told which mailboxes there are,
+// what was asked waits.
+func TestRequestsOutliveANeighbour(t *testing.T) {
+	montague := newSide(t, "montague.example")
+	montague.take(request(romeo, juliet))
+	montague.take(request(mail.Address{Local: "nobody", Domain: "montague.example"}, juliet))
+	montague.unsure = errors.New("the neighbour does not answer")
+	montague.work()
+	if len(montague.mails) != 0 || strings.Count(montague.stored(store.GrantHeard), "pending") != 2 {
+		t.Fatalf("%d mails; waiting %q", len(montague.mails), montague.stored(store.GrantHeard))
+	}
+	montague.unsure = nil
+	montague.work()
+	if len(montague.mails) != 1 || montague.stored(store.GrantHeard) != "" {
+		t.Errorf("%d mails; waiting %q", len(montague.mails), montague.stored(store.GrantHeard))
 	}
 }
 

@@ -106,7 +106,10 @@ func (g *Grants) note(ctx context.Context, heard store.Grant) (what string, err 
 	if len(waiting) >= g.most.askedOfBy {
 		return "too-many", nil
 	}
-	if !g.cfg.Exists(ctx, mailbox) {
+	switch exists, err := g.cfg.Exists(ctx, mailbox); {
+	case err != nil:
+		return "", err
+	case !exists:
 		return "unknown-mailbox", nil
 	}
 	asked := store.Grant{

@@ -33,6 +33,7 @@ type side struct {
 	told   []mail.Permission
 	fails  *mail.Failure // what the peer says to everything
 	absent map[string]bool
+	unsure error // why it cannot be told who is absent
 }
 
 func newSide(t *testing.T, domain string) *side {
@@ -46,7 +47,7 @@ func newSide(t *testing.T, domain string) *side {
 	s.Grants = New(Config{
 		Store: st, Secret: []byte("the secret of " + domain),
 		Ours:   func(d string) bool { return d == domain },
-		Exists: func(_ context.Context, a mail.Address) bool { return !s.absent[a.Local] },
+		Exists: func(_ context.Context, a mail.Address) (bool, error) { return !s.absent[a.Local], s.unsure },
 		Notify: s.notify, Tell: s.tell,
 	})
 	return s

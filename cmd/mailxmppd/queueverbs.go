@@ -164,7 +164,9 @@ func failAll(ctx context.Context, st admin.Store, gw failer, sel store.Selection
 	}
 }
 
-// failOne fails deliveries of one message.
+// failOne fails deliveries of one message, as far as they are open still: since
+// they were listed some may have ended, and what was not meant may not take their
+// place.
 func failOne(ctx context.Context, st admin.Store, gw failer, by, text string, of []store.Entry) (total int, err error) {
 	r, err := st.Show(ctx, of[0].ID)
 	if err != nil {
@@ -173,11 +175,19 @@ func failOne(ctx context.Context, st admin.Store, gw failer, by, text string, of
 	if r.Unreadable != "" {
 		return 0, store.ErrUnreadable
 	}
+	meant := map[int]bool{}
+	for _, e := range of {
+		meant[e.N] = true
+	}
 	open := slices.DeleteFunc(r.Deliveries, func(e store.Entry) bool { return !e.State.Open() })
-	if len(open) == len(of) {
+	left := slices.DeleteFunc(slices.Clone(open), func(e store.Entry) bool { return !meant[e.N] })
+	switch len(left) {
+	case 0: // they ended while others were failed
+		return 0, nil
+	case len(open):
 		return gw.Fail(ctx, of[0].ID, -1, by, text)
 	}
-	for _, e := range of {
+	for _, e := range left {
 		n, err := gw.Fail(ctx, e.ID, e.N, by, text)
 		if total += n; err != nil {
 			return total, err

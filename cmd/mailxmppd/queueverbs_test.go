@@ -223,6 +223,62 @@ func TestFailAll(t *testing.T) {
 	}
 }
 
+// TestFailWhatEnded: what has ended since it was looked for is let be, and so is
+// the rest of its message, which was not meant.
+func TestFailWhatEnded(t *testing.T) {
+	file := newSite(t).write(t)
+	cfg, err := config.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second := spool(t, cfg), spool(t, cfg) // each two deliveries to montague.example, one to verona.example
+	st, err := openStore(t.Context(), cfg, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	for _, c := range []struct {
+		domain string
+		ended  []int  // of the first message, between the list and the end
+		want   string // calls of Fail for it
+	}{
+		{"montague.example", []int{1}, "[0]"},
+		{"montague.example", []int{0, 1}, "[]"},
+		{"verona.example", nil, "[-1]"},
+	} {
+		gw := &calls{fail: bounceInStore(st)}
+		early := listedEarly{st, func() {
+			for _, n := range c.ended {
+				if _, err := st.Drop(t.Context(), store.One(first, n, "somebody")); err != nil {
+					t.Error(err)
+				}
+			}
+			if _, err := st.Drop(t.Context(), store.One(second, -1, "somebody")); err != nil {
+				t.Error(err)
+			}
+		}}
+		n, err := failAll(t.Context(), early, gw, store.Selection{Filter: store.Filter{Domain: c.domain}, By: "ann"}, "")
+		if err != nil || fmt.Sprint(gw.ns) != c.want || n != len(gw.ns) {
+			t.Errorf("%s without %v: %d, %v, calls %v", c.domain, c.ended, n, err, gw.ns)
+		}
+		if _, err := st.Restore(t.Context(), store.One(second, -1, "somebody")); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// listedEarly has something happen after a list was made.
+type listedEarly struct {
+	store.Store
+	then func()
+}
+
+func (s listedEarly) List(ctx context.Context, f store.Filter) ([]store.Entry, error) {
+	all, err := s.Store.List(ctx, f)
+	s.then()
+	return all, err
+}
+
 type calls struct {
 	ns   []int
 	fail func(context.Context, mail.ID, int, string, string) (int, error)

@@ -118,6 +118,35 @@ func TestSlowedDown(t *testing.T) {
 	})
 }
 
+// TestNoRoomAtTheStop: who waits for room while the program stops gets none: the
+// attempts that are waited for at the stop would be one more.
+func TestNoRoomAtTheStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := lined(t, nil)
+		var held []reservation
+		for range 4 {
+			res, _ := s.reserveOne(t.Context())
+			held = append(held, res)
+		}
+		got := make(chan bool, 1)
+		go func() {
+			_, ok := s.reserveOne(t.Context())
+			got <- ok
+		}()
+		synctest.Wait()
+		s.mu.Lock()
+		s.stopping = true
+		s.mu.Unlock()
+		for _, res := range held {
+			s.giveBack(res)
+		}
+		s.wg.Wait()
+		if <-got {
+			t.Error("an attempt would begin after the last has ended")
+		}
+	})
+}
+
 // TestLine: attempts get their places as others leave, in the order in which they
 // came; whoever stands in line when the destination dies is not tried.
 func TestLine(t *testing.T) {

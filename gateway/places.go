@@ -31,6 +31,9 @@ func (s *scheduler) reserve(ctx context.Context, sender string, domains map[stri
 		for domain := range domains {
 			s.awaitRoom(ctx, s.siteOf(domain))
 		}
+		if s.stopping { // since then: nobody would wait for the attempt
+			return res
+		}
 	}
 	now := time.Now()
 	s.mailAt = now

@@ -83,7 +83,9 @@ func (g *Gateway) mark(l store.Lease, outcomes []mail.Outcome) {
 			f.Text = mail.Sanitise(mark + f.Text)
 			o.Failure = &f
 		}
-		o.Text = mail.Sanitise(mark + o.Text)
+		if o.Failure == nil || o.Text != "" { // else it would hide the failure's own words
+			o.Text = mail.Sanitise(mark + o.Text)
+		}
 	}
 }
 

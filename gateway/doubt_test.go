@@ -101,6 +101,27 @@ func TestDoubtOfOne(t *testing.T) {
 	}
 }
 
+// TestMarkKeepsTheWords: what is marked says what became of it too.
+func TestMarkKeepsTheWords(t *testing.T) {
+	w := newWorld(t, nil)
+	m := w.message(sample, "romeo@home.example", "a@peer.example", "b@peer.example", "c@peer.example")
+	l := store.Lease{ID: m.ID, Envelope: m.Envelope, Domain: "peer.example", Deliveries: []store.Delivery{
+		{N: 0, InDoubt: true}, {N: 1, InDoubt: true}, {N: 2, InDoubt: true},
+	}}
+	replied := mail.Fail(mail.Rejected, "not here", nil)
+	outcomes := []mail.Outcome{{Text: "queued"}, {Failure: replied, Text: replied.Text}, {Failure: mail.Fail(mail.Unreachable, "refused", nil)}}
+	w.mark(l, outcomes)
+	for i, want := range []string{"queued", "not here", "refused"} {
+		words := outcomes[i].Text
+		if f := outcomes[i].Failure; f != nil && words == "" { // as the stores take it
+			words = f.Text
+		}
+		if !strings.Contains(words, "may have been taken over XMPP: "+want) {
+			t.Errorf("%d: %q", i, words)
+		}
+	}
+}
+
 // TestDoubtIsNotCaught: a recipient that was never offered does not come into
 // doubt because a peer cannot be asked about another one of the message.
 func TestDoubtIsNotCaught(t *testing.T) {

@@ -18,17 +18,31 @@ import (
 // nodes never share a group between them.
 const minWindow = 64
 
+// nextHops are those that waiting mail was redirected to, each found by one step in
+// the index; the last is NULL.
+const nextHops = `WITH RECURSIVE hops AS (
+		(SELECT next FROM deliveries WHERE state IN ('due', 'deferred') AND next <> '' ORDER BY next LIMIT 1)
+		UNION ALL
+		SELECT (SELECT d.next FROM deliveries d WHERE d.state IN ('due', 'deferred') AND d.next <> '' AND d.next > h.next ORDER BY d.next LIMIT 1)
+		FROM hops h WHERE h.next IS NOT NULL
+	)`
+
 // The window: leases that ran out, deliveries by their recipient's domain, and
-// the few that were redirected, which go by another destination. Each part is
-// read from a partial index of its own, for which its order is.
+// those that were redirected, for each of the few next hops: the backlog of one
+// that is busy is passed in one step. Each part is read from a partial index of its
+// own, for which its order is.
 const dueInWindow = `
 	(SELECT message_id, domain, next, due_at FROM deliveries WHERE state = 'leased' AND due_at <= now() ORDER BY due_at LIMIT $5)
 	UNION ALL
 	SELECT * FROM (SELECT message_id, domain, next, due_at FROM deliveries
 		WHERE state IN ('due', 'deferred') AND due_at <= now() ORDER BY due_at LIMIT $5) AS w WHERE next = ''
 	UNION ALL
-	(SELECT message_id, domain, next, due_at FROM deliveries WHERE state IN ('due', 'deferred') AND next <> '' AND due_at <= now()
-		AND '>' || next <> ALL ($4::text[]) ORDER BY next, due_at LIMIT $5)`
+	(` + nextHops + `
+	SELECT x.* FROM hops h, LATERAL (
+		SELECT message_id, domain, next, due_at FROM deliveries
+		WHERE state IN ('due', 'deferred') AND next <> '' AND next >= h.next AND next <= h.next AND due_at <= now()
+		ORDER BY next, due_at LIMIT $5) AS x
+	WHERE '>' || h.next <> ALL ($4::text[]))`
 
 // The other way: what has been due for longest to each of some domains. Each
 // is asked for as a range: of one domain the planner would see that its order

@@ -25,14 +25,16 @@ func (s *Store) NextDue(ctx context.Context, busy []string) (wait time.Duration,
 		), later AS (
 			`+window+`state IN ('due', 'deferred') AND due_at > now() ORDER BY due_at LIMIT $2
 		), redirected AS (
-			`+window+`state IN ('due', 'deferred') AND next <> '' AND '>' || next <> ALL ($1::text[]) ORDER BY next, due_at LIMIT $2
+			`+nextHops+`
+			SELECT (SELECT d.due_at FROM deliveries d WHERE d.state IN ('due', 'deferred') AND d.next <> '' AND d.next >= h.next AND d.next <= h.next
+				ORDER BY d.next, d.due_at LIMIT 1) AS due_at FROM hops h WHERE '>' || h.next <> ALL ($1::text[])
 		), ends AS (
 			SELECT min(due_at) FILTER (WHERE free) AS at FROM leased UNION ALL
 			SELECT max(due_at) FROM leased HAVING count(*) = $2 UNION ALL
 			SELECT min(due_at) FILTER (WHERE free) FROM due UNION ALL
 			SELECT min(due_at) FILTER (WHERE free) FROM later UNION ALL
 			SELECT max(due_at) FROM later HAVING count(*) = $2 UNION ALL
-			SELECT min(due_at) FILTER (WHERE free) FROM redirected
+			SELECT min(due_at) FROM redirected
 		)
 		SELECT (extract(epoch FROM min(at) - now()) * 1e9)::bigint FROM ends`, busy, nextWindow).Scan(&next)
 	if err != nil {

@@ -49,9 +49,8 @@ func (p *picking) take(g group) (last bool) {
 }
 
 const (
-	dueNow     = "SELECT key >> 16, domain, next FROM deliveries WHERE state < 2 AND due <= ? ORDER BY due"
-	ranOut     = "SELECT key >> 16, domain, next FROM deliveries WHERE state = 2 AND due <= ? ORDER BY due"
-	redirected = "SELECT key >> 16, domain, next FROM deliveries WHERE state < 2 AND next <> '' AND due <= ? ORDER BY due"
+	dueNow = "SELECT key >> 16, domain, next FROM deliveries WHERE state < 2 AND due <= ? ORDER BY due"
+	ranOut = "SELECT key >> 16, domain, next FROM deliveries WHERE state = 2 AND due <= ? ORDER BY due"
 )
 
 // byTime finds what has been due for longest, after leases that ran out.
@@ -80,6 +79,37 @@ func (p *picking) from(c *conn, query string, now int64) (full bool, err error) 
 }
 
 const (
+	nextHop  = "SELECT next FROM deliveries WHERE state < 2 AND next <> '' AND next > ? ORDER BY next LIMIT 1"
+	dueOfHop = "SELECT key >> 16, domain FROM deliveries WHERE state < 2 AND next <> '' AND next = ? AND due <= ? ORDER BY due LIMIT ?"
+)
+
+// byHop goes over the next hops that operators have redirected mail to, which are
+// few: the backlog of one that is busy does not hide what waits for another.
+func (p *picking) byHop(c *conn, now int64) error {
+	for at := ""; len(p.groups) < p.n; {
+		r, err := c.first(nextHop, at)
+		if err != nil || r == nil {
+			return err
+		}
+		at = r.text(0)
+		dest := store.Destination("", at)
+		if p.busy[dest] {
+			continue
+		}
+		err = c.query(dueOfHop, []any{at, now, p.perDest + window}, func(r row) error {
+			if p.take(group{r.int(0), r.text(1), at}) || p.taken[dest] >= p.perDest {
+				return errEnough
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const (
 	nextDomain  = "SELECT domain, due FROM deliveries WHERE state < 2 AND domain > ? ORDER BY domain, due LIMIT 1"
 	dueOfDomain = "SELECT key >> 16, next FROM deliveries WHERE state < 2 AND domain = ? AND due <= ? ORDER BY due LIMIT ?"
 )
@@ -89,7 +119,7 @@ const (
 // index, however much waits for it. Redirected deliveries have an index of
 // their own.
 func (p *picking) byDomain(c *conn, now int64, walked *atomic.Pointer[string]) error {
-	if _, err := p.from(c, redirected, now); err != nil || len(p.groups) == p.n {
+	if err := p.byHop(c, now); err != nil || len(p.groups) == p.n {
 		return err
 	}
 	start := *walked.Load()

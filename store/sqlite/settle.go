@@ -16,9 +16,12 @@ const (
 		WHERE key = ? AND token = ? AND state = 2 AND began > 0 AND ended = 0`
 	// Settles a delivery that no attempt was begun for under this lease, such
 	// as one that has expired: the words of the last attempt stay, unless it
-	// bounces, which then has a reason of its own.
+	// bounces, which then has a reason of its own. The attempt has gone among
+	// the earlier ones before that, to keep its words.
+	pushEnded     = pushAttempt + ` AND token = ? AND state = 2`
 	settleUntried = `UPDATE deliveries SET state = ?, due = min(?, max(?, ? + extra)), settled = ?, cut = 0,
-		in_doubt = in_doubt OR ?, delayed = delayed OR ?, text = CASE WHEN text = '' OR ? THEN ? ELSE text END
+		in_doubt = in_doubt OR ?, delayed = delayed OR ?, text = CASE WHEN text = '' OR ? THEN ? ELSE text END,
+		began = CASE WHEN ? THEN 0 ELSE began END
 		WHERE key = ? AND token = ? AND state = 2`
 	stillWanted = `SELECT 1 FROM deliveries WHERE key BETWEEN ? AND ? AND due IS NOT NULL UNION ALL
 		SELECT 1 FROM messages WHERE num = ? AND dropped > 0 LIMIT 1`
@@ -125,7 +128,12 @@ func (s *Store) settleOne(c *conn, key, token int64, r store.Result, now, expire
 	n, err := c.exec(settleAttempt, state, due, now, expires, settled, r.InDoubt, r.InDoubt, r.Delayed,
 		now, state, o.status, o.text, o.remote, o.remoteID, o.proof, o.tls, key, token)
 	if err == nil && n == 0 {
-		n, err = c.exec(settleUntried, state, due, now, expires, settled, r.InDoubt, r.Delayed, state == stateBounced, o.text, key, token)
+		if state == stateBounced {
+			if _, err := c.exec(pushEnded, key, token); err != nil {
+				return false, err
+			}
+		}
+		n, err = c.exec(settleUntried, state, due, now, expires, settled, r.InDoubt, r.Delayed, state == stateBounced, o.text, state == stateBounced, key, token)
 	}
 	if err == nil && n == 0 {
 		err = store.ErrLeaseLost

@@ -20,6 +20,8 @@ func verbTests() []test {
 		{"a redirected delivery is not kept by its domain being busy", testRedirectBusy},
 		{"a redirected delivery is claimed past those to a busy next hop", testRedirectPast},
 		{"seize leases what is open whatever it waits for", testSeize},
+		{"a busy next hop's backlog hides no other's mail", testRedirectBehindBacklog},
+		{"the attempts of what an operator ends keep their words", testSeizeKeepsTheWords},
 		{"seized deliveries come back when nobody settles them", testSeizeLeft},
 		{"a dropped delivery can be brought back", testRestore},
 		{"what is brought back is in doubt if it was cut short", testRestoreDoubt},
@@ -214,6 +216,43 @@ func testRedirectPast(b *fixture) {
 	if len(leases) != 1 || leases[0].ID != m.ID || leases[0].Next != free {
 		b.Fatalf("claimed %d leases, want the one to the free next hop", len(leases))
 	}
+}
+
+// testRedirectBehindBacklog: the backlog of a next hop that is busy does not hide
+// what waits for another, by whatever order they are looked for.
+func testRedirectBehindBacklog(b *fixture) {
+	const busy = "smtp://m.example:25"
+	b.backlog("montague.example", 1500)
+	b.did(1500)(b.s.Redirect(b.ctx, store.Selection{Filter: store.Filter{Domain: "montague.example"}, N: -1, By: "me"}, busy))
+	m := b.message("a@capulet.example", "b@capulet.example")
+	b.put(m)
+	b.did(1)(b.s.Redirect(b.ctx, store.One(m.ID, 0, "me"), "smtp://z.example:25"))
+	b.did(1)(b.s.Redirect(b.ctx, store.One(m.ID, 1, "me"), "smtp://a.example:25"))
+	left := []string{store.Destination("", busy)}
+	leases := b.claim(10, left...)
+	equal(b, "leases of what goes elsewhere", len(leases), 2)
+	for _, l := range leases {
+		equal(b, "claimed", l.ID, m.ID)
+	}
+}
+
+// testSeizeKeepsTheWords: the reason for which an operator ends a delivery is the
+// delivery's last, and no attempt's.
+func testSeizeKeepsTheWords(b *fixture) {
+	m := b.message("a@montague.example")
+	b.put(m)
+	b.settle(b.begin(b.claimOne()), deferred(long, "mailbox full"))
+	leases, err := b.s.Seize(b.ctx, m.ID, -1, "me", long)
+	b.ok(err)
+	r := bounced()
+	r.Outcome.Failure = mail.Fail(mail.Rejected, "given up", nil)
+	b.settle(leases[0], r)
+	shown := b.show(m.ID)
+	equal(b, "last words", shown.Deliveries[0].Last, "given up")
+	equal(b, "attempts", len(shown.Attempts), 1)
+	equal(b, "the attempt's number", shown.Attempts[0].Number, 1)
+	equal(b, "the attempt's result", shown.Attempts[0].Result, store.Deferred)
+	equal(b, "the attempt's words", shown.Attempts[0].Text, "mailbox full")
 }
 
 func testSeize(b *fixture) {

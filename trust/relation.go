@@ -36,6 +36,28 @@ func relate(in Input, from author.From) Relation {
 	return r
 }
 
+// method says where the domains are not the same, for people and programs who
+// look closer: it proves nothing, since lists and forwarders are as they are. No
+// Result where there is nothing to say.
+func (r Relation) method() authres.Method {
+	m := authres.Method{Name: "x-relation"}
+	for _, pair := range []struct {
+		name string
+		is   Kinship
+	}{{"sender-from", r.SenderToFrom}, {"bound-sender", r.BoundToSender}, {"bound-from", r.BoundToFrom}} {
+		switch {
+		case pair.is == Different:
+			m.Result = authres.Neutral
+		case pair.is == SameOrganization && m.Result == "":
+			m.Result = authres.Pass
+		case pair.is != SameOrganization:
+			continue
+		}
+		m.Props = append(m.Props, authres.Prop{Type: "policy", Name: pair.name, Value: string(pair.is)})
+	}
+	return m
+}
+
 var distance = map[Kinship]int{NotThere: 0, SameDomain: 1, SameOrganization: 2, Different: 3}
 
 func kinship(a, b string) Kinship {

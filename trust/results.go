@@ -3,6 +3,7 @@ package trust
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"mailxmppd/trust/authres"
 	"mailxmppd/trust/header"
@@ -41,6 +42,9 @@ func (ev Evidence) Methods() []authres.Method {
 			prop("header", "d", s.Domain), prop("header", "i", s.Agent), prop("header", "s", s.Selector), prop("header", "a", s.Algorithm)}}
 		if s.KeyBits > 0 {
 			m.Comment = fmt.Sprintf("%d-bit key", s.KeyBits)
+			if !s.Expires.IsZero() {
+				m.Comment += ", expires " + s.Expires.UTC().Format(time.DateOnly)
+			}
 		}
 		add(m)
 	}
@@ -67,6 +71,7 @@ func (ev Evidence) Methods() []authres.Method {
 		add(authres.Method{Name: "x-sends", Result: ev.Sends.Result, Reason: ev.Sends.Reason,
 			Props: []authres.Prop{prop("policy", "domain", ev.Sends.Domain)}})
 	}
+	add(ev.Relation.method())
 	if len(ev.From.Problems) > 0 {
 		m := authres.Method{Name: "x-from", Result: authres.Policy}
 		for i, p := range ev.From.Problems {

@@ -15,6 +15,7 @@ import (
 	"mailxmppd/mail"
 	"mailxmppd/trust/author"
 	"mailxmppd/trust/authres"
+	"mailxmppd/trust/dkim"
 )
 
 // announced are the domains that send over XMPP only.
@@ -69,17 +70,17 @@ func TestWays(t *testing.T) {
 			func(ev Evidence) bool {
 				return ev.Relation == Relation{SameDomain, SameDomain, SameDomain} && ev.Binding.Proof == "pkix"
 			}},
-		{"a peer, another's mail", xmpp("verona.example", "list@verona.example", plain), "x-xmpp=pass dkim=none dmarc=fail arc=none", "", true,
+		{"a peer, another's mail", xmpp("verona.example", "list@verona.example", plain), "x-xmpp=pass dkim=none dmarc=fail arc=none x-relation=neutral", "", true,
 			func(ev Evidence) bool {
 				return ev.Relation == Relation{Different, SameDomain, Different} && ev.Carrier.Trusted == "verona.example"
 			}},
-		{"a peer, another's signed mail", xmpp("verona.example", "list@verona.example", signed), "x-xmpp=pass dkim=pass dmarc=pass arc=none", "dkim", false, nil},
-		{"a peer of a child domain", xmpp("sub.montague.example", "x@sub.montague.example", plain), "x-xmpp=pass dkim=none dmarc=fail arc=none", "", true,
+		{"a peer, another's signed mail", xmpp("verona.example", "list@verona.example", signed), "x-xmpp=pass dkim=pass dmarc=pass arc=none x-relation=neutral", "dkim", false, nil},
+		{"a peer of a child domain", xmpp("sub.montague.example", "x@sub.montague.example", plain), "x-xmpp=pass dkim=none dmarc=fail arc=none x-relation=pass", "", true,
 			func(ev Evidence) bool { return ev.Relation.BoundToFrom == SameOrganization }},
 		{"SMTP", bySMTP(plain, "romeo@montague.example"), "iprev=pass spf=pass spf=pass dkim=none dmarc=pass arc=none", "spf", false, nil},
-		{"SMTP by a forwarder", bySMTP(signed, "list@verona.example"), "iprev=pass spf=pass spf=pass dkim=pass dmarc=pass arc=none", "dkim", false,
+		{"SMTP by a forwarder", bySMTP(signed, "list@verona.example"), "iprev=pass spf=pass spf=pass dkim=pass dmarc=pass arc=none x-relation=neutral", "dkim", false,
 			func(ev Evidence) bool { return ev.Carrier.Trusted == "verona.example" }},
-		{"SMTP, forged", bySMTP(plain, "x@evil.example"), "iprev=pass spf=none spf=pass dkim=none dmarc=fail arc=none", "", true, nil},
+		{"SMTP, forged", bySMTP(plain, "x@evil.example"), "iprev=pass spf=none spf=pass dkim=none dmarc=fail arc=none x-relation=neutral", "", true, nil},
 		{"SMTP, a bounce", bySMTP(plain, ""), "iprev=pass spf=pass spf=pass dkim=none dmarc=pass arc=none", "spf", false,
 			func(ev Evidence) bool { return ev.Relation.SenderToFrom == NotThere }},
 		{"a neighbour that tells the name", named, "iprev=pass spf=pass spf=pass dkim=none dmarc=pass arc=none", "spf", false,
@@ -90,7 +91,7 @@ func TestWays(t *testing.T) {
 				return ev.Carrier.Secondary && len(ev.Carrier.Results) == 2 && ev.Carrier.Results[0].Name == "spf" && ev.Carrier.Results[1].Name == "dkim"
 			}},
 		{"two From fields", bySMTP("From: x@verona.example\r\n"+signed, "romeo@montague.example"),
-			"iprev=pass spf=pass spf=pass dkim=pass dmarc=none dmarc=pass arc=none x-from=policy", "", false,
+			"iprev=pass spf=pass spf=pass dkim=pass dmarc=none dmarc=pass arc=none x-relation=neutral x-from=policy", "", false,
 			func(ev Evidence) bool { return ev.From.Has(author.SeveralFields) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -108,6 +109,43 @@ func TestWays(t *testing.T) {
 				t.Errorf("%+v", ev)
 			}
 		})
+	}
+}
+
+// TestRelation: how the domains are related can be read where they are not the
+// same.
+func TestRelation(t *testing.T) {
+	for _, c := range []struct {
+		r    Relation
+		want string
+	}{
+		{Relation{NotThere, NotThere, NotThere}, ""},
+		{Relation{SameDomain, SameDomain, SameDomain}, ""},
+		{Relation{SameOrganization, NotThere, NotThere}, "x-relation=pass policy.sender-from=organization"},
+		{Relation{Different, NotThere, NotThere}, "x-relation=neutral policy.sender-from=different"},
+		{Relation{Different, SameDomain, SameOrganization}, "x-relation=neutral policy.sender-from=different policy.bound-from=organization"},
+		{Relation{SameOrganization, Different, Different}, "x-relation=neutral policy.sender-from=organization policy.bound-sender=different policy.bound-from=different"},
+	} {
+		field := New(Config{Hostname: "gw"}).AuthenticationResults(Evidence{Judged: true, Relation: c.r})
+		_, got, _ := strings.Cut(strings.Join(strings.Fields(field), " "), "dkim=none")
+		if got = strings.TrimPrefix(got, "; "); got != c.want {
+			t.Errorf("%+v: %q, want %q", c.r, got, c.want)
+		}
+	}
+}
+
+// TestShownSignature: of a signature its key's size and its end can be read.
+func TestShownSignature(t *testing.T) {
+	s := &dkim.Signature{Result: authres.Pass, Domain: "montague.example", KeyBits: 2048}
+	for want, expires := range map[string]time.Time{
+		"dkim=pass (2048-bit key) header.d":                     {},
+		"dkim=pass (2048-bit key, expires 2026-12-01) header.d": time.Date(2026, 12, 1, 3, 0, 0, 0, time.UTC),
+	} {
+		s.Expires = expires
+		field := New(Config{Hostname: "gw"}).AuthenticationResults(Evidence{Judged: true, DKIM: []*dkim.Signature{s}})
+		if got := strings.Join(strings.Fields(field), " "); !strings.Contains(got, want) {
+			t.Errorf("%q has no %q", got, want)
+		}
 	}
 }
 

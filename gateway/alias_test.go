@@ -207,7 +207,6 @@ func TestLongReversePath(t *testing.T) {
 
 // TestRewriting: whose reverse-paths are rewritten by SMTP.
 func TestRewriting(t *testing.T) {
-	w := newWorld(t, withSRS(t))
 	for name, c := range map[string]struct {
 		sender          string
 		o               mail.Origin
@@ -222,11 +221,16 @@ func TestRewriting(t *testing.T) {
 		"ours":             {"a@home.example", mail.Origin{Forwarded: true}, true, true, false},
 		"null":             {"", mail.Origin{Forwarded: true}, true, true, false},
 	} {
-		w.RewriteAliases, w.RewriteRelayed = c.aliases, c.relays
-		sender := address(t, c.sender)
-		if got := w.reversePath(sender, c.o); (got != sender) != c.want {
-			t.Errorf("%s: %s", name, got)
-		}
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, func(cfg *Config) {
+				withSRS(t)(cfg)
+				cfg.RewriteAliases, cfg.RewriteRelayed = c.aliases, c.relays
+			})
+			sender := address(t, c.sender)
+			if got := w.reversePath(sender, c.o); (got != sender) != c.want {
+				t.Error(got)
+			}
+		})
 	}
 }
 

@@ -110,8 +110,8 @@ func (p *picking) byHop(c *conn, now int64) error {
 }
 
 const (
-	nextDomain  = "SELECT domain, due FROM deliveries WHERE state < 2 AND domain > ? ORDER BY domain, due LIMIT 1"
-	dueOfDomain = "SELECT key >> 16, next FROM deliveries WHERE state < 2 AND domain = ? AND due <= ? ORDER BY due LIMIT ?"
+	nextDomain  = "SELECT domain, due, next FROM deliveries WHERE state < 2 AND domain > ? ORDER BY domain, next, due LIMIT 1"
+	dueOfDomain = "SELECT key >> 16 FROM deliveries WHERE state < 2 AND domain = ? AND next = '' AND due <= ? ORDER BY due LIMIT ?"
 )
 
 // byDomain goes over the domains that mail waits for, from the one on where
@@ -138,12 +138,12 @@ func (p *picking) byDomain(c *conn, now int64, walked *atomic.Pointer[string]) e
 		if at = r.text(0); wrapped && at > start {
 			return nil
 		}
-		if p.busy[at] || r.int(1) > now {
+		if p.busy[at] || r.int(1) > now || r.text(2) != "" { // all of it is redirected
 			continue
 		}
 		done := false
 		err = c.query(dueOfDomain, []any{at, now, p.perDest + window}, func(r row) error {
-			if done = p.take(group{r.int(0), at, r.text(1)}); done || p.taken[at] >= p.perDest {
+			if done = p.take(group{r.int(0), at, ""}); done || p.taken[at] >= p.perDest {
 				return errEnough
 			}
 			return nil

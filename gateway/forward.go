@@ -46,13 +46,16 @@ func (g *Gateway) leadsAbroad(a mail.Address) bool {
 	})
 }
 
-// notForwarded refuses forged mail that would go on in our name; whoever has a
-// mailbox here decides about it by the domain's policy.
-func (g *Gateway) notForwarded(a mail.Address) *mail.Failure {
+// notForwarded refuses mail that is forged, or would be once it goes on in our
+// name; whoever has a mailbox here decides about it by the domain's policy.
+func (g *Gateway) notForwarded(a mail.Address, j mail.Judged) *mail.Failure {
 	if _, ours := g.domains[a.Domain]; ours && !g.leadsAbroad(a) {
 		return nil
 	}
-	return mail.Fail(mail.NotPermitted, "mail that its author's domain disowns is not forwarded", nil)
+	if j.Forged {
+		return mail.Fail(mail.NotPermitted, "mail that its author's domain disowns is not forwarded", nil)
+	}
+	return j.Borrowed
 }
 
 // reversePath is the one under which a message goes on by SMTP: what is

@@ -68,6 +68,56 @@ func TestForgedIsNotForwarded(t *testing.T) {
 	}
 }
 
+// TestNamesOfOursAreNotLent: what strangers write under a name of ours does not go
+// on to others, to whom we would prove it; what somebody of ours has written does,
+// and so does other mail.
+func TestNamesOfOursAreNotLent(t *testing.T) {
+	w := newWorld(t, func(c *Config) {
+		withSRS(t)(c)
+		withAliases(t, standsFor(t, "away@home.example", "b@other.example"), standsFor(t, "far@home.example", "b@peer.example"))(c)
+		c.Judge = trust.NewJudge(trust.JudgeConfig{
+			Evaluator: trust.New(trust.Config{Hostname: "gw.home.example", DNS: zone{
+				"home.example": "v=spf1 ip4:198.51.100.7 -all", "friend.example": "v=spf1 ip4:198.51.100.1 -all", "second.example": "down"}}),
+			Domains: map[string]trust.DomainPolicy{"home.example": {}, "second.example": {}},
+		})
+	})
+	stranger := mail.Client{Addr: netip.MustParseAddrPort("198.51.100.1:1")}
+	const lent = "not-permitted: 5.7.1 nothing proves that this is from "
+	for _, c := range []struct {
+		name, content, from, to string
+		client                  mail.Client
+		want                    string // the refusal
+	}{
+		{"both", by("romeo@home.example"), "romeo@home.example", "away@home.example", stranger, lent + "home.example"},
+		{"to a peer", by("romeo@home.example"), "romeo@home.example", "far@home.example", stranger, lent + "home.example"},
+		{"the author", by("romeo@home.example"), "f@friend.example", "away@home.example", stranger, lent + "home.example"},
+		{"one of two authors", by("f@friend.example>, <romeo@second.example"), "f@friend.example", "away@home.example", stranger, lent + "second.example"},
+		{"without a reverse-path", by("romeo@home.example"), "", "away@home.example", stranger, lent + "home.example"},
+		{"the reverse-path", by("f@friend.example"), "romeo@second.example", "away@home.example", stranger, "refused-for-now: 4.7.0 it cannot be told now"},
+		{"to a mailbox here", by("romeo@home.example"), "romeo@home.example", "juliet@home.example", stranger, ""},
+		{"others' mail", by("f@friend.example"), "f@friend.example", "away@home.example", stranger, ""},
+		{"from a host of ours", by("romeo@home.example"), "romeo@home.example", "away@home.example", mail.Client{Addr: netip.MustParseAddrPort("198.51.100.7:1")}, ""},
+		{"of a neighbour", by("romeo@home.example"), "romeo@home.example", "away@home.example", mail.Client{}, ""},
+	} {
+		entrance := *w.entrance
+		entrance.Local = c.client == mail.Client{}
+		got := ""
+		if f := entrance.Accept(t.Context(), c.client, w.message(c.content, c.from, c.to), false)[0].Failure; f != nil {
+			got = f.Error()
+		}
+		if c.want == "" && got != "" || !strings.HasPrefix(got, c.want) {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+	m := w.message(by("romeo@home.example"), "m@peer.example", "away@home.example")
+	m.Origin = mail.Origin{Transport: "xmpp", Peer: "peer.example", Received: time.Now()}
+	k := store.TransferKey{Domain: "peer.example", Local: "home.example", ID: strings.Repeat("e", 64)}
+	b := mail.Binding{Local: "home.example", Remote: "peer.example", Proof: "pkix"}
+	if _, f := w.Gateway.Accept(t.Context(), k, store.ContentHash{Size: m.Facts.Size, SHA256: m.Facts.SHA256}, b, m); f[0] == nil || f[0].Status() != "5.7.1" {
+		t.Errorf("over XMPP: %v", f)
+	}
+}
+
 // countedZone counts the questions that reach a zone.
 type countedZone struct {
 	zone

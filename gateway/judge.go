@@ -117,8 +117,8 @@ func (g *Gateway) judge(ctx context.Context, src mail.Source, m *mail.Message, c
 		if _, ours := g.domains[r.Address.Domain]; ours {
 			r.Verdict, r.Results = out[i].Verdict, out[i].Results
 		}
-		if out[i].Forged && out[i].Refusal == nil {
-			out[i].Refusal = g.notForwarded(r.Address)
+		if out[i].Refusal == nil {
+			out[i].Refusal = g.notForwarded(r.Address, out[i])
 		}
 	}
 	return meant.refused(out), j.Vouch

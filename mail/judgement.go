@@ -27,4 +27,7 @@ type Judged struct {
 	Results string   // another Authentication-Results field, about what only this recipient's keys tell; "" for none
 	Forged  bool     // an answer to the reverse-path would go to somebody who has not sent this
 	Refusal *Failure // nil: to be taken
+	// Borrowed says why the message is not to be forwarded though it is not Forged:
+	// in our name it would be proven to be ours, and it is not. nil where it may.
+	Borrowed *Failure
 }

@@ -128,6 +128,7 @@ func (j *Judge) recipient(ctx context.Context, src mail.Source, m *mail.Message,
 	terms := j.terms(ctx, src, m, ev, p, rcpt)
 	ruling := Rule(ev, terms)
 	out := mail.Judged{Verdict: mail.Sanitise(ruling.String()), Forged: ruling.Verdict == Forged}
+	out.Borrowed = j.borrowed(src, ev, func() bool { return j.open.over(m, rcpt) })
 	if j.cfg.Attester != nil && len(ev.From.Authors) == 1 {
 		if m, ok := j.cfg.Attester.Attest(rcpt, ev.From.Authors[0].Address, ev); ok {
 			out.Results = authres.Format(j.cfg.Evaluator.conf.Hostname, []authres.Method{m})

@@ -13,7 +13,7 @@ import (
 // Go's own rule (as much garbage as there is live heap) collects many times a
 // second when it carries mail, which cost a tenth of its CPU, and the stacks of
 // its goroutines were halved and grown again each time.
-const heapRoom = 16 << 20
+const heapRoom = 8 << 20
 
 // collectLessOften lets garbage grow to heapRoom until stop is called. GOGC, if
 // the operator has set it, counts instead.
@@ -45,9 +45,14 @@ func collectLessOften() (stop func()) {
 	}
 }
 
+// leastHeap is what a heap is taken for that is smaller. A heap that grows fast
+// has the percentage of the smaller one that it was until it is looked at: in a
+// storm of retries a higher one let the process exceed 100 MB.
+const leastHeap = 2 << 20
+
 // percentFor is the GOGC with which a live heap of so many octets has room for
 // heapRoom of garbage, never less than Go's own.
-func percentFor(live uint64) int { return max(100, int(heapRoom*100/max(live, 1<<20))) }
+func percentFor(live uint64) int { return max(100, int(heapRoom*100/max(live, leastHeap))) }
 
 // liveHeap is what the last collection left.
 func liveHeap() uint64 {

@@ -31,7 +31,7 @@ func TestCollectLessOften(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 	}
-	small := func(p uint64) bool { return p > 200 && p <= 1600 }
+	small := func(p uint64) bool { return p > 100 && p <= 400 }
 	for range 2 {
 		settles("a small heap", small)
 		large := make([]byte, 4*heapRoom)
@@ -52,10 +52,10 @@ func TestCollectLessOften(t *testing.T) {
 	}
 }
 
-// TestPercentFor: there is room for 16 MiB of garbage, or for as much as there
+// TestPercentFor: there is room for 8 MiB of garbage, or for as much as there
 // is heap.
 func TestPercentFor(t *testing.T) {
-	for live, want := range map[uint64]int{0: 1600, 1 << 10: 1600, 1 << 20: 1600, 4 << 20: 400, 16 << 20: 100, 1 << 40: 100} {
+	for live, want := range map[uint64]int{0: 400, 1 << 10: 400, 2 << 20: 400, 4 << 20: 200, 8 << 20: 100, 1 << 40: 100} {
 		if got := percentFor(live); got != want {
 			t.Errorf("%d octets: %d, want %d", live, got, want)
 		}

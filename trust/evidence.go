@@ -96,6 +96,10 @@ type Carrier struct {
 	// Trusted is the first of Domains that the operator trusts as a forwarder;
 	// "" if none. Recipients' own lists are for ForwardedBy.
 	Trusted string
+	// Unsure are domains that may have handed the message on, which DNS could not
+	// tell now; UnsureTrusted says that the operator trusts one of them.
+	Unsure        []string
+	UnsureTrusted bool
 }
 
 // Carried is a domain that has handed a message on.

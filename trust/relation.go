@@ -11,6 +11,7 @@ import (
 	"mailxmppd/trust/author"
 	"mailxmppd/trust/authres"
 	"mailxmppd/trust/header"
+	"mailxmppd/trust/spf"
 )
 
 // relate compares the domains that a message names.
@@ -89,6 +90,12 @@ func (e *Evaluator) carrier(ev *Evidence, secondary *Secondary, h header.Header)
 	add := func(domain, by string, r authres.Result) {
 		if r == authres.Pass && domain != "" && !slices.ContainsFunc(c.Domains, func(x Carried) bool { return x.Domain == domain }) {
 			c.Domains = append(c.Domains, Carried{domain, by})
+		}
+	}
+	for _, check := range []spf.Check{ev.MailFrom, ev.Helo} {
+		if check.Result == authres.TempError && check.Domain != "" {
+			c.Unsure = append(c.Unsure, check.Domain)
+			c.UnsureTrusted = c.UnsureTrusted || slices.Contains(e.conf.Forwarders, check.Domain)
 		}
 	}
 	add(ev.Binding.Domain, "xmpp", ev.Binding.Result)

@@ -159,10 +159,19 @@ func (ev *Evidence) denial(forwarders []string) (why string, ok bool) {
 			return m.Name == "dmarc" && m.Result == authres.Fail
 		})
 	}
-	if ev.handedOnBy(forwarders) != "" || ev.ARC.Trusted && ev.vouched(ev.ARC.Results) {
+	if ev.handedOnBy(forwarders) != "" || ev.ARC.Trusted && ev.vouched(ev.ARC.Results) || ev.perhapsHandedOn(forwarders) {
 		return "", false
 	}
 	return why, true
+}
+
+// perhapsHandedOn reports whether somebody who is trusted may have handed the
+// message on, which DNS could not tell now: that must not make it forged, hence
+// lost where that is refused.
+func (ev *Evidence) perhapsHandedOn(forwarders []string) bool {
+	return ev.ARC.Unsure || ev.Carrier.UnsureTrusted || slices.ContainsFunc(forwarders, func(domain string) bool {
+		return slices.Contains(ev.Carrier.Unsure, domain)
+	})
 }
 
 // handedOnBy is the domain that handed the message on and is trusted for that,
@@ -181,7 +190,7 @@ func (ev *Evidence) handedOnBy(forwarders []string) string {
 
 // open reports whether a proof may be there that DNS could not show now.
 func (ev *Evidence) open() bool {
-	if ev.Sends.Result == authres.TempError || ev.MailFrom.Result == authres.TempError {
+	if ev.Sends.Result == authres.TempError || ev.MailFrom.Result == authres.TempError || ev.ARC.Unsure {
 		return true
 	}
 	for _, d := range ev.DMARC {

@@ -102,6 +102,20 @@ func TestRule(t *testing.T) {
 			"forged; montague.example asks to reject mail that it has not signed", false},
 		{"trusted seal of a failure", evidence(disproven, sealed(authres.Fail, "montague.example")), Terms{},
 			"forged; montague.example asks to reject mail that it has not signed", false},
+		{"DNS does not tell whether a trusted sealer has sealed", evidence(disproven, func(ev *Evidence) { ev.ARC.Result, ev.ARC.Unsure = authres.TempError, true }), granted,
+			"unproven; it cannot be told now who sent this", true},
+		{"a chain that DNS does not tell of", evidence(disproven, func(ev *Evidence) { ev.ARC.Result = authres.TempError }), Terms{},
+			"forged; montague.example asks to reject mail that it has not signed", false},
+		{"DNS does not tell whether a trusted forwarder has sent", evidence(disproven, func(ev *Evidence) { ev.MailFrom.Result, ev.Carrier.UnsureTrusted = authres.TempError, true }), Terms{},
+			"unproven; it cannot be told now who sent this", false},
+		{"the recipient's forwarder", evidence(disproven, func(ev *Evidence) {
+			ev.MailFrom.Result, ev.Carrier.Unsure = authres.TempError, []string{"alumni.example"}
+		}),
+			Terms{Forwarders: []string{"alumni.example"}}, "unproven; it cannot be told now who sent this", false},
+		{"nobody's forwarder", evidence(disproven, func(ev *Evidence) {
+			ev.MailFrom.Result, ev.Carrier.Unsure = authres.TempError, []string{"alumni.example"}
+		}),
+			Terms{}, "forged; montague.example asks to reject mail that it has not signed", false},
 		{"secondary's word", evidence(secondary(authres.Pass, "montague.example")), Terms{}, "authenticated; as our own host before us has found", false},
 		{"secondary's word and a grant", evidence(secondary(authres.Pass, "montague.example")), granted, "permitted; granted, as our own host before us has found", false},
 		{"secondary's word above another in its name", evidence(disproven, secondary(authres.Fail, "montague.example"), func(ev *Evidence) {

@@ -134,6 +134,24 @@ func TestRelation(t *testing.T) {
 	}
 }
 
+// TestUnsureForwarder: a trusted forwarder that DNS does not tell of now does not
+// make forged what it has handed on.
+func TestUnsureForwarder(t *testing.T) {
+	s := startDNS(t, append(montague(t), "verona.example SERVFAIL")...)
+	ev := New(Config{DNS: s.resolver(t), Hostname: "gw.capulet.example", Forwarders: []string{"verona.example"}}).
+		Evaluate(t.Context(), bySMTP(plain, "list@verona.example"))
+	if r := Rule(&ev, Terms{}); r.Verdict != Unproven || ev.DMARC[0].Result != authres.Fail {
+		t.Errorf("%s; %s", r, summary(ev))
+	}
+	ev = New(Config{DNS: s.resolver(t), Hostname: "gw.capulet.example"}).Evaluate(t.Context(), bySMTP(plain, "list@verona.example"))
+	if r := Rule(&ev, Terms{}); r.Verdict != Forged {
+		t.Errorf("%s; %s", r, summary(ev))
+	}
+	if r := Rule(&ev, Terms{Forwarders: []string{"verona.example"}}); r.Verdict != Unproven {
+		t.Errorf("the recipient's own: %s", r)
+	}
+}
+
 // TestShownSignature: of a signature its key's size and its end can be read.
 func TestShownSignature(t *testing.T) {
 	s := &dkim.Signature{Result: authres.Pass, Domain: "montague.example", KeyBits: 2048}

@@ -39,6 +39,7 @@ type Chain struct {
 	Length  int              // the number of sets
 	Sealer  string           // the domain of the last seal; believe it only if the chain passed
 	Trusted bool             // the chain passed, and the last seal is of a domain that we trust
+	Unsure  bool             // DNS could not tell now whether the chain is one of a sealer that we trust
 	From    int              // the first set from which on all sealers are trusted; 0 if none
 	Results []authres.Method // what the trusted sealer of set From had found when it took the message
 
@@ -199,6 +200,11 @@ func (c *Chain) Verify(h header.Header, keys *dkim.Keys, body *dkim.Body, truste
 		return
 	}
 	last := &c.sets[len(c.sets)-1]
+	defer func() {
+		// Both of its signatures: else a stranger could put that domain's name above
+		// a signature of his own, and see to it that DNS does not answer for that.
+		c.Unsure = c.Result == authres.TempError && contains(trusted, last.sealed.Domain) && last.signed.Domain == last.sealed.Domain
+	}()
 	last.signed.Verify(dkim.NewIndex(h), keys, body)
 	if !c.accept(last.signed, fmt.Sprintf("message signature %d", len(c.sets))) {
 		return

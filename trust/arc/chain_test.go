@@ -218,6 +218,39 @@ func TestTrustedSealers(t *testing.T) {
 	}
 }
 
+// TestUnsureSealers: a chain that DNS does not tell of now may be a trusted
+// sealer's only if nobody else can have seen to that.
+func TestUnsureSealers(t *testing.T) {
+	two := forward(t, plain, 0, 2)
+	down := func(domains ...string) zone {
+		z := sealers()
+		for _, d := range domains {
+			z["arc._domainkey."+d] = "down"
+		}
+		return z
+	}
+	seal, rest, _ := strings.Cut(forward(t, plain, 0, 1), "ARC-Message-Signature")
+	above := strings.Replace(seal, "d=hop0.example", "d=hop1.example", 1) + "ARC-Message-Signature" + rest
+	for _, c := range []struct {
+		name, message string
+		z             zone
+		trusted       string
+		want          authres.Result
+		unsure        bool
+	}{
+		{"the trusted one's key", two, down("hop1.example"), "hop1.example", authres.TempError, true},
+		{"the one's before", two, down("hop0.example"), "hop1.example", authres.TempError, true},
+		{"nobody's that is trusted", two, down("hop1.example"), "hop0.example", authres.TempError, false},
+		{"changed since", strings.Replace(two, "body", "x", 1), down("hop0.example"), "hop1.example", authres.Fail, false},
+		{"a trusted name above another's signature", above, down("hop0.example"), "hop1.example", authres.TempError, false},
+		{"all is there", two, sealers(), "hop1.example", authres.Pass, false},
+	} {
+		if got := validate(t, c.message, c.z, c.trusted); got.Result != c.want || got.Unsure != c.unsure {
+			t.Errorf("%s: %s (%s), unsure %v", c.name, got.Result, got.Reason, got.Unsure)
+		}
+	}
+}
+
 func TestSealingOfBrokenChains(t *testing.T) {
 	changed := strings.Replace(forward(t, plain, 0, 2), "body", "bodies", 1)
 	sealed := forward(t, changed, 2, 3)

@@ -26,6 +26,8 @@ const (
 	floodFrom    = 10 * turnStep    // from where a sender counts as flooding
 	mixedFor     = time.Minute      // how long a destination counts as shared by senders after the last change
 	maxTurns     = 20_000           // senders remembered
+
+	everywhere = "" // stands for all destinations of a sender
 )
 
 // turnKey is a sender at a destination.
@@ -79,7 +81,7 @@ func (s *scheduler) firstTurns(m *mail.Message, first []store.First) []store.Fir
 		delay, known := delays[r.Address.Domain]
 		if !known {
 			name := s.siteOf(r.Address.Domain)
-			penalty := s.count(sender, name, now)
+			penalty := s.penalty(sender, name, now)
 			delay = -max(0, headStart+priority*priorityStep-penalty)
 			if d := s.dests[name]; d != nil && d.dead(now) {
 				delay = s.offOf(d, 0, false).wait
@@ -92,6 +94,15 @@ func (s *scheduler) firstTurns(m *mail.Message, first []store.First) []store.Fir
 		}
 	}
 	return out
+}
+
+// penalty counts a message at its destination, and among all of its sender's: a
+// list of thousands of destinations that take their time would else have every slot
+// until it has been through. That alone leaves half of the head start, so that a
+// sender whose mail is most of what there is stays before old retries. s.mu is held.
+func (s *scheduler) penalty(sender, site string, now time.Time) time.Duration {
+	there, anywhere := s.count(sender, site, now), s.count(sender, everywhere, now)
+	return max(there, min(anywhere-floodFrom, headStart/2))
 }
 
 // count adds a message to what a sender has put to a destination, and returns the

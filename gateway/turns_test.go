@@ -118,6 +118,39 @@ func TestFairness(t *testing.T) {
 	}
 }
 
+// TestFairnessBeyondDestinations: who puts mail to many destinations, each of which
+// takes its time, does not keep others waiting until all of it has been tried.
+func TestFairnessBeyondDestinations(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Concurrency = 8 })
+	gate := make(chan struct{})
+	w.legacy.set(func(n *next) { n.during = func(context.Context) { <-gate } })
+	start := time.Now()
+	const n = 80
+	var wg sync.WaitGroup
+	for i := range n {
+		m := w.message(sample, "a@flood.example", fmt.Sprintf("x@far%d.example", i))
+		wg.Go(func() { w.send(m, false) })
+	}
+	wg.Wait()
+	w.send(w.message(sample, "a@fresh.example", "x@near.example"), false)
+	ahead := int(time.Since(start)/turnStep) + 1
+	close(gate)
+	until(t, "all deliveries", func() bool { return len(w.legacy.deliveries()) == n+1 })
+	for i, d := range w.legacy.deliveries() {
+		if most := int(floodFrom/turnStep) + 2*ahead + 2*w.Concurrency; d.attempt.Envelope.Sender.Domain == "fresh.example" && i > most {
+			t.Errorf("the fresh sender's message is number %d of %d, want it among the first %d", i, n, most)
+		}
+	}
+	s := newScheduler(&Gateway{Config: Config{Concurrency: 8, PerDomain: 4, RetryFirst: time.Minute}})
+	m := w.message(sample, "a@flood.example", "x@far.example")
+	for i := range 2000 {
+		m.Envelope.Recipients[0].Address.Domain = fmt.Sprintf("far%d.example", i)
+		if first := -s.firstTurns(m, nil)[0].Delay; first < headStart/2 {
+			t.Fatalf("message %d to destinations of their own is %s ahead of what is due now", i, first)
+		}
+	}
+}
+
 // TestFloodGetsNoReservation: while mail waits for a destination that several send
 // to, a sender that has put much there gets no place at once.
 func TestFloodGetsNoReservation(t *testing.T) {

@@ -39,7 +39,7 @@ type Input struct {
 	Content mail.Content
 	Trace   []byte // header fields that gateways added on the way, read as if they stood before the content
 
-	// Known are domains that a recipient could take others for: our own and
-	// those of contacts. They do not make anybody trusted.
+	// Known are domains that a recipient could take others for, as our own. They do
+	// not make anybody trusted.
 	Known []string
 }

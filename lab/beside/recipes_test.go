@@ -97,13 +97,14 @@ func (s *site) judged(t *testing.T, mx string) {
 		body, err := session.Data()
 		must(t, err)
 		poses := "X-Mail-Trust: permitted; one\r\nAuthentication-Results: " + strings.ToUpper(ours) + "; dkim=pass\r\n\tbogus\r\n" +
-			"Authentication-Results: mx.other.example; none\r\nx-mail-trust: permitted; two\r\n"
+			"Authentication-Results: mx.other.example; none\r\nx-mail-trust: permitted; two\r\n" +
+			"X-Mail-Trust : permitted; three\r\nX-MAIL-TRUST\t: permitted; four\r\n"
 		_, err = body.Write(append([]byte(poses), letter(c.mark)...))
 		must(t, err)
 		must(t, body.Close())
 		session.Close()
 		before := arrived(t, s.mailboxes, c.mark)
-		if strings.Count(strings.ToLower(before), "x-mail-trust:") != 1 || !strings.Contains(before, c.verdict) ||
+		if strings.Count(strings.ToLower(before), "x-mail-trust") != 1 || !strings.Contains(before, c.verdict) ||
 			strings.Contains(before, "bogus") || !strings.Contains(before, "Authentication-Results: mx.other.example; none\r\n") {
 			t.Errorf("%s: arrived with\n%s\nwant %q", c.mark, before, c.verdict)
 		}

@@ -82,8 +82,7 @@ func (f From) Domains() []string {
 	return out
 }
 
-// Read reads From. known are domains that a reader could take another one for:
-// our own and those of contacts.
+// Read reads From. known are domains that a reader could take another one for.
 func Read(h header.Header, known []string) From {
 	var f From
 	fields := h.All("from")

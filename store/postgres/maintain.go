@@ -2,7 +2,10 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"mailxmppd/mail/faults"
 	"mailxmppd/store"
@@ -96,16 +99,41 @@ func removals(r store.Retention) []struct {
 	}
 }
 
-// Maintain implements store.Store.
+// Maintain implements store.Store. What cannot be removed keeps nothing else from
+// it, unless the server is gone.
 func (s *Store) Maintain(ctx context.Context, r store.Retention) (more bool, err error) {
 	for _, step := range removals(r) {
-		faults.Point("store.remove.before-commit")
-		tag, err := s.pool.Exec(ctx, step.sql, maintainBatch, step.age)
-		if err != nil {
-			return false, fmt.Errorf("remove %s: %w", step.what, failed(err))
+		full, failure := s.remove(ctx, step.sql, step.age)
+		if failure != nil {
+			err = errors.Join(err, fmt.Errorf("remove %s: %w", step.what, failed(failure)))
 		}
-		faults.Point("store.remove.after-commit")
-		more = more || tag.RowsAffected() >= maintainBatch
+		if lost(failure) {
+			break
+		}
+		more = more || full
 	}
-	return more, nil
+	return more && err == nil, err
+}
+
+// remove runs one of the removals, and reports whether it may have left some. A
+// thousand contents may be so long that the server's time for a statement does not
+// suffice; it would never suffice for the same ones, so that it is tried with fewer.
+func (s *Store) remove(ctx context.Context, sql string, age float64) (full bool, err error) {
+	for batch := int64(maintainBatch); ; batch /= 10 {
+		faults.Point("store.remove.before-commit")
+		tag, err := s.pool.Exec(ctx, sql, batch, age)
+		if err != nil && (!tookTooLong(err) || batch < 10) {
+			return false, err
+		}
+		if err == nil {
+			faults.Point("store.remove.after-commit")
+			return tag.RowsAffected() >= batch, nil
+		}
+	}
+}
+
+// tookTooLong reports whether the server has ended a statement for its time.
+func tookTooLong(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pg.Code == "57014" // query_canceled
 }

@@ -244,7 +244,10 @@ func (c *campaign) judge() {
 		Name: c.backend.name + " smtp", Messages: len(c.legacy.Acknowledged()), Lost: len(c.legacy.Lost(c.sink)),
 		TwinsSMTP: c.legacy.Twins(c.sink), InFlight: c.atNextHop,
 	}
-	for _, f := range append(c.reports(), peer, each, legacy) {
+	reports := c.reports()
+	c.shared(c.atMailbox, peer, each)
+	c.shared(c.atNextHop, legacy, reports[1])
+	for _, f := range append(reports, peer, each, legacy) {
 		if f.TwinsXMPP > 0 {
 			c.Errorf("%s: %d twins over XMPP", f.Name, f.TwinsXMPP)
 		}
@@ -260,7 +263,20 @@ func (c *campaign) judge() {
 	}
 }
 
-// reports is what became of the DSNs. One that was queued twice counts as a twin
+// shared holds cases that go to one next hop to the attempts that were in flight to
+// it, which may have made twins of either.
+func (c *campaign) shared(inFlight int, cases ...harness.FaultCase) {
+	c.Helper()
+	twins, names := 0, []string{}
+	for _, f := range cases {
+		twins, names = twins+f.TwinsSMTP, append(names, f.Name)
+	}
+	if twins > inFlight {
+		c.Errorf("%s: %d twins by SMTP or LMTP together, %d attempts were in flight", strings.Join(names, ", and "), twins, inFlight)
+	}
+}
+
+// reports is what became of the DSNs: of those to the peer, then by SMTP. One that was queued twice counts as a twin
 // over XMPP, as does one that a's store has twice: neither has to do with SMTP.
 func (c *campaign) reports() []harness.FaultCase {
 	toPeer := harness.FaultCase{

@@ -3,6 +3,8 @@ package config
 import (
 	"strings"
 	"time"
+
+	"mailxmppd/mail"
 )
 
 // Trust is about how mail is judged.
@@ -21,6 +23,7 @@ type Trust struct {
 type Secondary struct {
 	Networks   []Network `toml:"networks"`
 	AuthservID string    `toml:"authserv_id"`
+	Recipients []string  `toml:"recipients"` // domains and addresses of ours; empty: all
 }
 
 // DomainTrust is what a domain of ours wants done with mail.
@@ -83,10 +86,25 @@ func (c *checker) trust(cfg *Config) {
 		if s.AuthservID = strings.ToLower(s.AuthservID); s.AuthservID == "" || strings.ContainsAny(s.AuthservID, " ;\"()\r\n") {
 			c.add(at+".authserv_id", "%q is not the name in that host's Authentication-Results", clip(s.AuthservID))
 		}
+		for j, r := range s.Recipients {
+			s.Recipients[j] = c.ourOwn(at+".recipients", r)
+		}
 	}
 	for i := range cfg.Domains {
 		c.domainTrust(item("domain", i)+".trust", cfg.Domains[i].Name, &cfg.Domains[i].Trust)
 	}
+}
+
+// ourOwn reads a domain of ours, or an address at one.
+func (c *checker) ourOwn(at, s string) string {
+	if a, err := mail.ParseAddress(s); err == nil && c.own[a.Domain] {
+		return strings.ToLower(a.String())
+	}
+	if domain, err := mail.ParseDomain(s); err == nil && c.own[domain] {
+		return domain
+	}
+	c.add(at, "%q is neither a domain of ours nor an address at one", clip(s))
+	return s
 }
 
 func (c *checker) domainTrust(at, domain string, t *DomainTrust) {

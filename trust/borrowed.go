@@ -14,7 +14,7 @@ import (
 // to that domain (xep-draft section 6.5), and SPF lists our hosts. It is not asked
 // of neighbours, who bring what our users have written without saying so. waited
 // says that the sender has been put off for long enough.
-func (j *Judge) borrowed(src mail.Source, ev *Evidence, waited func() bool) *mail.Failure {
+func (j *Judge) borrowed(src mail.Source, ev *Evidence, rcpt mail.Address, waited func() bool) *mail.Failure {
 	if src.Trusted || !j.stranger(src) {
 		return nil
 	}
@@ -23,7 +23,7 @@ func (j *Judge) borrowed(src mail.Source, ev *Evidence, waited func() bool) *mai
 		claimed = append(claimed, d)
 	}
 	for _, domain := range claimed {
-		if _, ours := j.cfg.Domains[domain]; !ours || ev.stands(domain) {
+		if _, ours := j.cfg.Domains[domain]; !ours || ev.stands(domain, rcpt) {
 			continue
 		}
 		if ev.open() && !waited() {
@@ -35,7 +35,7 @@ func (j *Judge) borrowed(src mail.Source, ev *Evidence, waited func() bool) *mai
 }
 
 // stands reports whether anything proves that a domain has sent the message.
-func (ev *Evidence) stands(domain string) bool {
+func (ev *Evidence) stands(domain string, rcpt mail.Address) bool {
 	for _, d := range ev.DMARC {
 		if d.Domain == domain && len(d.Aligned) > 0 {
 			return true
@@ -50,6 +50,6 @@ func (ev *Evidence) stands(domain string) bool {
 		return true
 	}
 	// Whoever is believed about all authors has looked at this one.
-	_, proven := ev.proof()
+	_, proven := ev.proof(rcpt)
 	return proven && slices.Contains(ev.From.Domains(), domain)
 }

@@ -54,6 +54,9 @@ type Peers interface {
 type Secondary struct {
 	Networks   []netip.Prefix
 	AuthservID string // that its Authentication-Results carry
+	// Recipients are the domains and addresses whose mail it takes; all, if none.
+	// To others its mail is judged as a stranger's.
+	Recipients []string
 }
 
 // Config is what an Evaluator needs. Zero limits stand for the defaults.
@@ -115,7 +118,7 @@ func (e *Evaluator) Evaluate(ctx context.Context, in Input) Evidence {
 	case BySubmission:
 		ev.Auth = Auth{authres.Pass, in.User}
 	case BySMTP:
-		if secondary != nil {
+		if secondary != nil && len(secondary.Recipients) == 0 {
 			break // its address says nothing about where the mail comes from
 		}
 		wg.Go(func() { ev.IPRev = e.iprev(ctx, client, in.ClientName) })

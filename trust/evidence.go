@@ -89,8 +89,9 @@ type Relation struct {
 type Carrier struct {
 	// Secondary is set for mail of a trusted secondary: it is not judged by the
 	// secondary's own address, and Results is what the secondary has found.
-	Secondary bool
-	Results   []authres.Method
+	Secondary    bool
+	SecondaryFor []string // domains and addresses; empty: all recipients
+	Results      []authres.Method
 	// Domains are proven to have handed the message on, with what proves it.
 	Domains []Carried
 	// Trusted is the first of Domains that the operator trusts as a forwarder;

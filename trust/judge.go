@@ -128,7 +128,7 @@ func (j *Judge) recipient(ctx context.Context, src mail.Source, m *mail.Message,
 	terms := j.terms(ctx, src, m, ev, p, rcpt)
 	ruling := Rule(ev, terms)
 	out := mail.Judged{Verdict: mail.Sanitise(ruling.String()), Forged: ruling.Verdict == Forged}
-	out.Borrowed = j.borrowed(src, ev, func() bool { return j.open.over(m, rcpt) })
+	out.Borrowed = j.borrowed(src, ev, rcpt, func() bool { return j.open.over(m, rcpt) })
 	if j.cfg.Attester != nil && len(ev.From.Authors) == 1 {
 		if m, ok := j.cfg.Attester.Attest(rcpt, ev.From.Authors[0].Address, ev); ok {
 			out.Results = authres.Format(j.cfg.Evaluator.conf.Hostname, []authres.Method{m})
@@ -170,7 +170,7 @@ func (j *Judge) couldOpen(ctx context.Context, m *mail.Message, ev *Evidence, rc
 
 // terms collects what a recipient has to say about a message.
 func (j *Judge) terms(ctx context.Context, src mail.Source, m *mail.Message, ev *Evidence, p Policy, rcpt mail.Address) Terms {
-	t := Terms{Forwarders: p.Forwarders}
+	t := Terms{Recipient: rcpt, Forwarders: p.Forwarders}
 	if m.Envelope.Sender.IsNull() && j.cfg.Marks != nil {
 		switch ours, err := j.cfg.Marks.Find(ctx, m, rcpt, src.Binding.Remote); {
 		case err != nil:

@@ -84,7 +84,7 @@ func kinship(a, b string) Kinship {
 func (e *Evaluator) carrier(ev *Evidence, secondary *Secondary, h header.Header) Carrier {
 	var c Carrier
 	if secondary != nil {
-		c.Secondary = true
+		c.Secondary, c.SecondaryFor = true, secondary.Recipients
 		c.Results = resultsOf(h, secondary.AuthservID)
 	}
 	add := func(domain, by string, r authres.Result) {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"mailxmppd/mail"
 	"mailxmppd/trust/author"
 	"mailxmppd/trust/authres"
 	"mailxmppd/trust/header"
@@ -49,6 +50,7 @@ type Permit struct {
 
 // Terms are what one recipient has to say about a message.
 type Terms struct {
+	Recipient  mail.Address
 	Granted    Permit   // holds for authors who are proven otherwise
 	Keyed      Permit   // a known key has signed: proves the author by itself
 	Ours       string   // it answers mail of the recipient's own: how we know; "" if not
@@ -72,8 +74,8 @@ func Rule(ev *Evidence, t Terms) Ruling {
 	case t.Ours != "":
 		return Ruling{Verdict: Permitted, Reason: t.Ours}
 	}
-	by, proven := ev.proof()
-	why, disproven := ev.denial(t.Forwarders)
+	by, proven := ev.proof(t.Recipient)
+	why, disproven := ev.denial(t)
 	var r Ruling
 	switch {
 	case proven && t.Granted.OK:
@@ -100,7 +102,7 @@ func Rule(ev *Evidence, t Terms) Ruling {
 
 // proof tells what shows that all authors are who they say they are. A message
 // of which nobody can say who the author is has no proof.
-func (ev *Evidence) proof() (by string, ok bool) {
+func (ev *Evidence) proof(rcpt mail.Address) (by string, ok bool) {
 	if by, ok = ev.Proven(); ok {
 		return "proven by " + by, true
 	}
@@ -110,7 +112,7 @@ func (ev *Evidence) proof() (by string, ok bool) {
 	switch {
 	case ev.Auth.Result == authres.Pass: // whose authors were checked when it was submitted
 		return "submitted by our user " + ev.Auth.User, true
-	case ev.Carrier.Secondary && ev.vouched(ev.Carrier.Results):
+	case ev.Carrier.secondaryOf(rcpt) && ev.vouched(ev.Carrier.Results):
 		return "as our own host before us has found", true
 	case ev.ARC.Trusted && ev.vouched(ev.ARC.Results):
 		return "as " + ev.ARC.Sealer + ", which is trusted, has found", true
@@ -148,21 +150,29 @@ func (ev *Evidence) unclear() bool {
 // denial tells why an author cannot be who he says he is. Whoever is trusted to
 // hand on mail of others breaks their proofs in doing so (RFC 7960 section 4),
 // which then shows nothing.
-func (ev *Evidence) denial(forwarders []string) (why string, ok bool) {
+func (ev *Evidence) denial(t Terms) (why string, ok bool) {
 	if why, ok = ev.Disproven(); !ok {
 		return "", false
 	}
 	// The client's address, hence SPF, is known to the secondary alone. Of who
 	// sends over XMPP only it knows nothing, and no address says anything.
-	if ev.Carrier.Secondary && ev.Sends.Result != authres.Fail {
+	if ev.Carrier.secondaryOf(t.Recipient) && ev.Sends.Result != authres.Fail {
 		return "our own host before us has found it forged", slices.ContainsFunc(ev.Carrier.Results, func(m authres.Method) bool {
 			return m.Name == "dmarc" && m.Result == authres.Fail
 		})
 	}
-	if ev.handedOnBy(forwarders) != "" || ev.ARC.Trusted && ev.vouched(ev.ARC.Results) || ev.perhapsHandedOn(forwarders) {
+	if ev.handedOnBy(t.Forwarders) != "" || ev.ARC.Trusted && ev.vouched(ev.ARC.Results) || ev.perhapsHandedOn(t.Forwarders) {
 		return "", false
 	}
 	return why, true
+}
+
+// secondaryOf reports whether the message came from a host of ours that takes a
+// recipient's mail before us.
+func (c *Carrier) secondaryOf(rcpt mail.Address) bool {
+	return c.Secondary && (len(c.SecondaryFor) == 0 || slices.ContainsFunc(c.SecondaryFor, func(s string) bool {
+		return s == rcpt.Domain || strings.EqualFold(s, rcpt.String())
+	}))
 }
 
 // perhapsHandedOn reports whether somebody who is trusted may have handed the

@@ -54,6 +54,9 @@ func TestRule(t *testing.T) {
 	secondary := func(r authres.Result, domain string) func(*Evidence) {
 		return func(ev *Evidence) { ev.Carrier = Carrier{Secondary: true, Results: found(r, domain)} }
 	}
+	limited := func(ev *Evidence) {
+		ev.Carrier.SecondaryFor = []string{"capulet.example", "juliet@second.example"}
+	}
 	forwarded := func(ev *Evidence) { ev.Carrier.Domains = []Carried{{"alumni.example", "spf"}} }
 	trusted := func(ev *Evidence) { forwarded(ev); ev.Carrier.Trusted = "alumni.example" }
 	temp := dmarcIs(authres.TempError, "")
@@ -121,6 +124,12 @@ func TestRule(t *testing.T) {
 		{"secondary's word above another in its name", evidence(disproven, secondary(authres.Fail, "montague.example"), func(ev *Evidence) {
 			ev.Carrier.Results = append(ev.Carrier.Results, found(authres.Pass, "montague.example")...)
 		}), granted, "forged; our own host before us has found it forged", false},
+		{"secondary of the recipient's domain", evidence(disproven, secondary(authres.Pass, "montague.example"), limited), Terms{Recipient: mail.Address{Local: "anybody", Domain: "capulet.example"}},
+			"authenticated; as our own host before us has found", false},
+		{"secondary of the recipient", evidence(disproven, secondary(authres.Pass, "montague.example"), limited), Terms{Recipient: mail.Address{Local: "Juliet", Domain: "second.example"}},
+			"authenticated; as our own host before us has found", false},
+		{"secondary of others", evidence(disproven, secondary(authres.Pass, "montague.example"), limited), Terms{Recipient: mail.Address{Local: "nurse", Domain: "second.example"}},
+			"forged; montague.example asks to reject mail that it has not signed", false},
 		{"secondary found it forged", evidence(disproven, secondary(authres.Fail, "montague.example")), Terms{}, "forged; our own host before us has found it forged", false},
 		{"secondary brings what is sent over XMPP only", evidence(sends, secondary(authres.None, "montague.example")), granted,
 			"forged; montague.example sends over XMPP only", false},

@@ -32,7 +32,7 @@ func (p *parts) newJudge(ctx context.Context, cfg *config.Config, st store.Store
 		Budget: t.DNSBudget.Duration, MaxSignatures: t.Signatures, Log: log,
 	}
 	for _, s := range t.Secondaries {
-		conf.Secondaries = append(conf.Secondaries, trust.Secondary{Networks: prefixes(s.Networks), AuthservID: s.AuthservID})
+		conf.Secondaries = append(conf.Secondaries, trust.Secondary{Networks: prefixes(s.Networks), AuthservID: s.AuthservID, Recipients: s.Recipients})
 	}
 	domains := map[string]trust.DomainPolicy{}
 	var known []string

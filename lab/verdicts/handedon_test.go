@@ -8,6 +8,7 @@ import (
 
 const (
 	second = "127.0.44.2" // a host of capulet's own, which takes and judges mail for it
+	third  = "127.0.44.7" // the same, for one of its mailboxes
 	alumni = "127.0.44.3" // of alumni.example, that lorenzo has his mail forwarded from
 )
 
@@ -28,6 +29,8 @@ func TestHandedOn(t *testing.T) {
 		{"a secondary has found the author", second, "a@friend.example", "juliet", found("dmarc=pass"), "authenticated; as our own host before us has found"},
 		{"and whom the recipient has permitted", second, "f@friend.example", "juliet", found("dmarc=pass"), "permitted; "},
 		{"a secondary has found nothing", second, "a@friend.example", "juliet", "", "unproven; "},
+		{"a secondary of this recipient's", third, "a@friend.example", "juliet", found("dmarc=pass"), "authenticated; as our own host before us has found"},
+		{"a secondary of another's", third, "a@friend.example", "lorenzo", found("dmarc=pass"), forged},
 		{"a stranger writes what a secondary would", evil, "a@friend.example", "juliet", found("dmarc=pass"), forged},
 		{"a forwarder of another's", alumni, "x@alumni.example", "juliet", "", forged},
 		{"the recipient's own forwarder", alumni, "x@alumni.example", "lorenzo", "", "unproven; handed on by alumni.example, which is trusted"},

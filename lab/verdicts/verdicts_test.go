@@ -128,6 +128,10 @@ forwarders = ["alumni.example"]
 [[trust.secondary]]
 networks = [%q]
 authserv_id = "mx2.capulet.example"
+[[trust.secondary]]
+networks = [%q]
+authserv_id = "mx2.capulet.example"
+recipients = ["juliet@capulet.example"]
 [contacts]
 learn = ["autocrypt"]
 learnt = "permit"
@@ -135,7 +139,7 @@ learnt = "permit"
 domain = "far.example"
 next = "smtp://%s"
 tls = "none"
-`, w.judged, second, far))
+`, w.judged, second, third, far))
 	w.montague = side("montague.example", addrs[2], addrs[3], "capulet.example", addrs[1], "policy = \"enforce\"\nsends = \"xmpp-only\"\n")
 	for _, author := range []string{"f@friend.example", "romeo@montague.example", "s@slow.example"} {
 		for _, mailbox := range []string{"nurse@capulet.example", "juliet@capulet.example"} {

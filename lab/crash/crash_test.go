@@ -97,8 +97,7 @@ func TestKill(t *testing.T) {
 	if os.Getenv("MAILXMPPD_LONG") == "1" {
 		rounds = longRounds
 	}
-	// Each gateway may have ten connections.
-	all := backends(storetest.StartPostgres(t, "max_connections=300"))
+	all := backends(storetest.StartPostgres(t))
 	for round := range rounds {
 		dealt := deal(draw, all, rounds > 1)
 		for i, b := range all {

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -53,8 +54,17 @@ func Point(name string) {
 	}
 	if isAt("MAILXMPPD_PAUSE_AT", name) {
 		fmt.Fprintf(os.Stderr, "paused at %s\n", name)
-		syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+		stop()
 	}
+}
+
+// stop sends SIGSTOP to the thread it runs on: one sent to the process is
+// delivered when some other thread of it wakes, and this one may go on for long
+// enough to do what it was to stop before (kill(2), tgkill(2)).
+func stop() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	syscall.Tgkill(os.Getpid(), syscall.Gettid(), syscall.SIGSTOP)
 }
 
 // asked reads "<point>:<value>" from a variable.

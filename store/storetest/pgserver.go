@@ -67,7 +67,8 @@ func StartPostgres(t testing.TB, settings ...string) (url string) {
 
 // Start makes a cluster in a new folder within dir ("" for the system's
 // temporary folder) and starts a server on it. settings are "name=value" as in
-// postgresql.conf. The server refuses to run as root: it then runs as the user
+// postgresql.conf. The server takes 300 connections at once: each gateway in a
+// test may have ten. It refuses to run as root: it then runs as the user
 // postgres, for whom dir must be open to pass through.
 func Start(dir string, settings ...string) (*Server, error) {
 	bin, err := findServer()
@@ -202,7 +203,7 @@ func (s *Server) run() error {
 		l.Close()
 	}
 	args := []string{"-D", filepath.Join(s.root, "data")}
-	for _, set := range append([]string{"listen_addresses=127.0.0.1", "port=" + strconv.Itoa(s.port), "unix_socket_directories=", "timezone=UTC"}, s.settings...) {
+	for _, set := range append([]string{"listen_addresses=127.0.0.1", "port=" + strconv.Itoa(s.port), "unix_socket_directories=", "timezone=UTC", "max_connections=300"}, s.settings...) {
 		args = append(args, "-c", set)
 	}
 	log, err := os.Create(filepath.Join(s.root, "log"))
